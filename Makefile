@@ -27,7 +27,10 @@ TIMEOUT ?= 10m
 
 .PHONY: help
 help: ## print this
-	@awk 'BEGIN {FS = ":.*## "} /^## / {printf "\n%s\n", substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^## / {n++; head[n] = substr($$0, 4)} \
+		/^[a-z-]+:.*## / {n++; name[n] = $$1; text[n] = $$2; if (length($$1) > width) width = length($$1)} \
+		END {for (i = 1; i <= n; i++) if (i in head) printf "\n%s\n", head[i]; else printf "  make %-*s  %s\n", width, name[i], text[i]}' \
+		$(MAKEFILE_LIST)
 
 ## Everyday
 
@@ -59,11 +62,16 @@ clean: ## remove build results, test caches and the data in .millrace
 
 ## Deeper tests
 
+.PHONY: cross
+cross: ## build for Windows, and vet for macOS what has files of its own there
+	GOOS=windows go build ./cmd/... ./examples/... ./sdk/...
+	GOOS=darwin go vet ./internal/app/node ./internal/app/cli ./tests/kit
+
 .PHONY: test-checked prove soak teeth stress conformance fuzz golden bench bench-compare scale
 test-checked: ## all tests with the assertions of internal/invariant
 	go test -tags checked -timeout $(TIMEOUT) ./...
 
-prove: ## test the guarantees of docs/reliability.md: PART=model|sim|processes|cluster|effects|timers|teeth, SIZE=ci|full
+prove: ## test the guarantees of docs/reliability.md: PART=model|sim|processes|cluster|effects|timers|read-side|teeth, SIZE=ci|full
 	@.ci/prove $(PART)
 
 soak: ## for DURATION=8h, with progress every ten seconds: the simulation, seed after seed, or PART=cluster|processes with fault injection
@@ -143,6 +151,7 @@ fmt-check: ## check the formatting
 tidy-check: ## check that go.mod and go.sum are tidy
 	go mod tidy -diff
 	cd tools && go mod tidy -diff
+	cd tests/connect/runner && go mod tidy -diff
 
 vuln: ## look for known vulnerabilities
 	$(TOOL) govulncheck ./...

@@ -188,9 +188,9 @@ type Group interface {
 	// ends; then it returns nil. It needs no membership. A group without members has an empty
 	// table. Errors are passed to failed, and Watch goes on.
 	Watch(ctx context.Context, group, topic string, on func(*Table), failed func(error)) error
-	// Look makes Watch ask at once, because its last table is known to be out of date. It does not
+	// Refresh makes Watch ask at once, because its last table is known to be out of date. It does not
 	// wait.
-	Look()
+	Refresh()
 	// Evict removes a worker whose process is dead from its group, so that its partitions move at
 	// once instead of after its session. It returns false if the worker has restarted since, as
 	// another incarnation, or is gone.

@@ -113,8 +113,8 @@ func (m *model) restless() bool {
 		slices.ContainsFunc(m.members, func(w *worker) bool { return m.table.Due(w.membership()) })
 }
 
-// settle rebalances until no worker requests more, and returns how often.
-func (m *model) settle(t rapid.TB) int {
+// rebalanceAll rebalances until no worker requests more, and returns how often.
+func (m *model) rebalanceAll(t rapid.TB) int {
 	for n := 1; ; n++ {
 		m.check(t, m.plan())
 		if !m.restless() {
@@ -270,7 +270,7 @@ func TestPlanInAnyGroup(t *testing.T) {
 				t.Fatalf("the group does not become stable: %+v", m.table)
 			}
 			m.warm() // new images become warm, and their partitions may move
-			m.settle(t)
+			m.rebalanceAll(t)
 		}
 		m.checkRest(t)
 	})

@@ -131,7 +131,7 @@ type Reply struct {
 	Token string
 	// NoPayload marks an answer without a message.
 	NoPayload bool
-	// Owner is where callers reach the worker that owns the entity, if the command was forwarded to
+	// Owner is where callers reach the worker that owns the entity, if the command was sent on to
 	// it and the address is known; otherwise empty.
 	Owner string
 }
@@ -287,4 +287,6 @@ type Invocation struct {
 	*Command
 	// Time is the log time of the command: the same on every replay.
 	Time time.Time
+	// Deadline is when the caller of an entity leaves, by the clock of this process; zero: never.
+	Deadline time.Time
 }

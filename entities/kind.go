@@ -54,6 +54,9 @@ type KindSpec struct {
 	// Owned: commands of an entity go to the owner of its partition, one at a time. No version
 	// serves a kind that has entities and is not owned yet.
 	Owned bool
+	// Events: the history of an entity is events and snapshots. That of other kinds which have
+	// entities is values that replace each other.
+	Events bool
 	// Streams says which methods may stream.
 	Streams Streams
 	// Terminated is the error of commands that wait for a conversation which ends before their
@@ -78,7 +81,7 @@ func (s *KindSpec) Served() bool { return s.Owned || !s.HasEntities && s.Protoco
 var kinds = [256]*KindSpec{ //nolint:gochecknoglobals // a table; only Register adds to it
 	EventSourced: {
 		Name: "event sourced", Protocol: "cloudstate.eventsourced.EventSourced", HasEntities: true, Owned: true,
-		Terminated: "Entity terminated",
+		Events: true, Terminated: "Entity terminated",
 	},
 	Value: {
 		Name: "value", Protocol: "cloudstate.valueentity.ValueEntity", HasEntities: true, Owned: true,

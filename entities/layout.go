@@ -3,6 +3,8 @@ package entities
 import (
 	"errors"
 	"fmt"
+
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 // Layout is everything that determines where in a journal an entity's records are. All records of a
@@ -36,7 +38,7 @@ func LayoutOf(app string, partitions int32) Layout {
 // Check returns an error if entities cannot be spread over that many partitions.
 func (l Layout) Check() error {
 	if l.Partitions < 1 || l.Partitions > Slots || l.Partitions&(l.Partitions-1) != 0 {
-		return fmt.Errorf("%d partitions: a journal needs a power of two, up to %d", l.Partitions, Slots)
+		return fmt.Errorf("%s: a journal needs a power of two, up to %d", plural.Of(l.Partitions, "partition"), Slots)
 	}
 	return nil
 }
@@ -46,8 +48,8 @@ func (l Layout) Has(partition int32) bool { return partition >= 0 && partition <
 
 // String returns the layout as shown to people.
 func (l Layout) String() string {
-	return fmt.Sprintf("app %q, generation %d, %d partitions, %d slots, hash %q", l.App, l.Generation, l.Partitions,
-		l.Slots, l.Hash)
+	return fmt.Sprintf("app %q, generation %d, %s, %d slots, hash %q", l.App, l.Generation,
+		plural.Of(l.Partitions, "partition"), l.Slots, l.Hash)
 }
 
 // Differs compares the layout of this process with another one; what names the owner of that one.
@@ -59,10 +61,10 @@ func (l Layout) Differs(other Layout, what string) error {
 	alike := other
 	alike.Partitions = l.Partitions
 	if l == alike {
-		return fmt.Errorf("%w: %s is of %d partitions, this process uses %d: nothing is lost, but entities would be looked for where they are not; "+
-			"if %d is right, start this process with --partitions %d", ErrLayout, what, other.Partitions, l.Partitions,
-			other.Partitions, other.Partitions)
+		return fmt.Errorf("%w: %s is for %s, this process uses %d: nothing is lost, but entities would be looked up in the wrong one; "+
+			"if %d is right, start this process with --partitions %d", ErrLayout, what,
+			plural.Of(other.Partitions, "partition"), l.Partitions, other.Partitions, other.Partitions)
 	}
-	return fmt.Errorf("%w: %s is of %s; this process uses %s: start it with the same settings and version", ErrLayout,
+	return fmt.Errorf("%w: %s is for %s; this process uses %s: start it with the same settings and version", ErrLayout,
 		what, other, l)
 }

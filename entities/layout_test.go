@@ -17,7 +17,7 @@ func TestLayoutsThatDiffer(t *testing.T) {
 		other Layout
 		want  []string
 	}{
-		"partitions": {LayoutOf("shop", 4), []string{"the journal is of 4 partitions, this process uses 8", "--partitions 4"}},
+		"partitions": {LayoutOf("shop", 4), []string{"the journal is for 4 partitions, this process uses 8", "--partitions 4"}},
 		"app":        {LayoutOf("books", 8), []string{`app "books"`, `app "shop"`}},
 		"generation": {Layout{"shop", 2, 8, Slots, "murmur2"}, []string{"generation 2", "generation 1"}},
 		"slots":      {Layout{"shop", 1, 8, 16384, "murmur2"}, []string{"16384 slots", "4096 slots"}},

@@ -63,7 +63,8 @@ func many(n uint64) (numbers []uint64) {
 	return numbers
 }
 
-// TestTokensMerge: the later position of each partition; more than a token holds are the latest ones.
+// TestTokensMerge: the later position of each partition; more than a token holds are the latest
+// ones.
 func TestTokensMerge(t *testing.T) {
 	a := Token{App: "shop", Generation: Generation, Positions: []Position{{3, 5}, {1, 2}}}
 	b := Token{App: "shop", Generation: Generation, Positions: []Position{{1, 1}, {3, 6}, {7, 1}}}

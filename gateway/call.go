@@ -26,30 +26,22 @@ type Dispatcher interface {
 	DispatchStream(ctx context.Context, s *entities.Stream) error
 }
 
-// Names of headers in gRPC metadata. HTTP ignores case.
+// Names of headers of responses. Those of requests are in requestHeaders.
 const (
-	headerCommandID      = "millrace-command-id"
-	headerIdempotencyKey = "idempotency-key"
-	headerConsistency    = "millrace-consistency"
-	headerMinToken       = "millrace-min-token" //nolint:gosec // a position in the log is no secret
-	headerMaxStaleness   = "millrace-max-staleness"
-	headerTraceParent    = "traceparent"
-	headerToken          = "millrace-token"
-	headerOutcome        = "millrace-outcome"
-	headerOwner          = "millrace-owner"
+	headerToken   = "millrace-token"
+	headerOutcome = "millrace-outcome"
+	headerOwner   = "millrace-owner"
 )
 
 // maxCommandIDBytes bounds a caller's command id; it is stored with the command.
 const maxCommandIDBytes = 256
 
-// envelope has the headers of a call that mean something to millrace, as read by the protocol's
-// handler. The values of a header are nil if it was not sent; an empty header is one empty value.
+// envelope has the headers of a call that mean something in every protocol, as read by the
+// protocol's handler.
 type envelope struct {
-	commandID, idempotencyKey []string
-	consistency               []string
-	// minToken and maxStaleness are the arguments of at_least and bounded.
-	minToken, maxStaleness []string
-	traceParent            string
+	// values are those of requestHeaders, by place: nil if a header was not sent; an empty header is
+	// one empty value.
+	values [envelopeHeaders][]string
 	// metadata is filled in for actions only: entities never see it.
 	metadata entities.Metadata
 }
@@ -72,27 +64,25 @@ func readCommand(app string, m *discovery.Method, payload []byte, env *envelope)
 	if problem := env.freshness(app, cmd); problem != nil {
 		return nil, problem
 	}
-	if isTraceParent(env.traceParent) {
-		cmd.TraceParent = env.traceParent
-	}
+	cmd.TraceParent = env.traceParent()
 	return cmd, nil
 }
 
 // freshness sets the consistency that the caller wants. A token alone means at_least, a staleness
 // alone bounded.
 func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Error {
-	if env.consistency == nil && env.minToken == nil && env.maxStaleness == nil {
+	if env.values[atConsistency] == nil && env.values[atMinToken] == nil && env.values[atMaxStaleness] == nil {
 		return nil
 	}
-	consistency, problem := single(headerConsistency, env.consistency)
+	consistency, problem := env.single(atConsistency)
 	if problem != nil {
 		return problem
 	}
-	minToken, problem := single(headerMinToken, env.minToken)
+	minToken, problem := env.single(atMinToken)
 	if problem != nil {
 		return problem
 	}
-	maxStaleness, problem := single(headerMaxStaleness, env.maxStaleness)
+	maxStaleness, problem := env.single(atMaxStaleness)
 	if problem != nil {
 		return problem
 	}
@@ -114,7 +104,8 @@ func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Erro
 	case entities.AtLeast.String():
 		token, err := entities.DecodeToken(app, minToken)
 		if err != nil {
-			return invalid("%s: %v: send the %s of an earlier answer of this app", headerMinToken, err, headerToken)
+			return invalid("%s: %v: send the %s of an earlier answer of this app", requestHeaders[atMinToken].name, err,
+				headerToken)
 		}
 		if !token.Latest { // else a strong read, the default
 			cmd.Consistency, cmd.After = entities.AtLeast, token.Positions
@@ -122,47 +113,37 @@ func (env *envelope) freshness(app string, cmd *entities.Command) *entities.Erro
 	case entities.Bounded.String():
 		bound, err := time.ParseDuration(maxStaleness)
 		if err != nil || bound <= 0 {
-			return invalid("%s is %q: say how old an answer may be, as in 500ms", headerMaxStaleness, maxStaleness)
+			return invalid("%s is %q: set the maximum age of an answer, as in 500ms", requestHeaders[atMaxStaleness].name,
+				maxStaleness)
 		}
 		cmd.Consistency, cmd.Bound = entities.Bounded, bound
 	default:
 		return invalid("%s is %q: use one of strong, local, eventual, bounded with %s, or at_least with %s, or leave it out",
-			headerConsistency, consistency, headerMaxStaleness, headerMinToken)
+			requestHeaders[atConsistency].name, consistency, requestHeaders[atMaxStaleness].name,
+			requestHeaders[atMinToken].name)
 	}
 	return nil
-}
-
-// single returns the value of a header; "" if it was not sent. Repeated values must be equal.
-func single(name string, values []string) (string, *entities.Error) {
-	if len(values) == 0 {
-		return "", nil
-	}
-	for _, v := range values[1:] {
-		if v != values[0] {
-			return "", invalid("%s was sent twice with different values: send it once", name)
-		}
-	}
-	return values[0], nil
 }
 
 // id returns the command id; "" if the caller sent none. An invalid id is refused, because its
 // caller relies on the command being repeatable.
 func (env *envelope) id() (string, *entities.Error) {
-	if env.commandID == nil && env.idempotencyKey == nil {
+	if env.values[atCommandID] == nil && env.values[atIdempotencyKey] == nil {
 		return "", nil
 	}
-	id, problem := commandID(headerCommandID, env.commandID)
+	name, otherName := requestHeaders[atCommandID].name, requestHeaders[atIdempotencyKey].name
+	id, problem := commandID(name, env.values[atCommandID])
 	if problem != nil {
 		return "", problem
 	}
-	key, problem := commandID(headerIdempotencyKey, unquoted(env.idempotencyKey))
+	key, problem := commandID(otherName, unquoted(env.values[atIdempotencyKey]))
 	switch {
 	case problem != nil:
 		return "", problem
 	case id == "":
 		return key, nil
 	case key != "" && key != id:
-		return "", invalid("%s and %s name two different commands: send one of them", headerCommandID, headerIdempotencyKey)
+		return "", invalid("%s and %s name two different commands: send one of them", name, otherName)
 	default:
 		return id, nil
 	}
@@ -250,6 +231,11 @@ func (s *Server) dispatch(ctx context.Context, m *discovery.Method, payload []by
 	if span != nil {
 		defer func() { endSpan(span, failure) }()
 	}
+	ctx, letGo, problem := withServerTimeout(ctx, env.values[atServerTimeout])
+	if problem != nil {
+		return nil, problem
+	}
+	defer letGo()
 	if s.opts.CallTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.opts.CallTimeout)
@@ -302,7 +288,7 @@ func (s *Server) checkReply(m *discovery.Method, reply *entities.Reply) *entitie
 	}
 	if size > s.opts.MaxRequest {
 		return entities.Errorf(entities.TooLarge, entities.Unknown,
-			"%s: the reply has %d bytes with its metadata, and %d are allowed: answer with less, or page", m.FullName, size,
+			"%s: the reply has %d bytes with its metadata, and %d are allowed: return less, or in pages", m.FullName, size,
 			s.opts.MaxRequest)
 	}
 	return nil
@@ -338,6 +324,11 @@ func (s *Server) dispatchStream(ctx context.Context, m *discovery.Method, env *e
 	if span != nil {
 		defer func() { endSpan(span, failure) }()
 	}
+	ctx, letGo, problem := withServerTimeout(ctx, env.values[atServerTimeout])
+	if problem != nil {
+		return problem
+	}
+	defer letGo()
 	stream := &entities.Stream{
 		Command:       cmd,
 		ClientStreams: m.ClientStreams,

@@ -28,7 +28,7 @@ type encodedField struct {
 
 // sortFields orders, in place, the fields of a valid encoded message.
 func sortFields(md protoreflect.MessageDescriptor, b []byte) {
-	var fields []encodedField
+	last, inOrder := protowire.Number(0), true
 	for at := 0; at < len(b); {
 		number, wire, size := protowire.ConsumeField(b[at:])
 		if size < 0 {
@@ -39,14 +39,19 @@ func sortFields(md protoreflect.MessageDescriptor, b []byte) {
 			content, _ := protowire.ConsumeBytes(b[at+protowire.SizeTag(number) : end])
 			sortFields(fd.Message(), content)
 		}
-		fields = append(fields, encodedField{number: number, start: at, end: end})
-		at = end
+		inOrder = inOrder && last <= number
+		last, at = number, end
 	}
-	byNumber := func(x, y encodedField) int { return int(x.number - y.number) }
-	if slices.IsSortedFunc(fields, byNumber) {
+	if inOrder {
 		return
 	}
-	slices.SortStableFunc(fields, byNumber)
+	var fields []encodedField
+	for at := 0; at < len(b); {
+		number, _, size := protowire.ConsumeField(b[at:])
+		fields = append(fields, encodedField{number: number, start: at, end: at + size})
+		at += size
+	}
+	slices.SortStableFunc(fields, func(x, y encodedField) int { return int(x.number - y.number) })
 	sorted := make([]byte, 0, len(b))
 	for _, f := range fields {
 		sorted = append(sorted, b[f.start:f.end]...)

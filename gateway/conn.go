@@ -36,6 +36,8 @@ type conn struct {
 	payload     int
 }
 
+// begin notes that the server uses the connection. Any of the server's methods counts, because
+// which one comes first depends on the server.
 func (c *conn) begin() {
 	if c.begun != nil {
 		c.begun.Do(c.onBegin)
@@ -56,7 +58,8 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Read reads what the sniffer has read, then the filtered stream, then the connection itself.
+// Read reads what the sniffer has read, then the filtered stream, then the connection itself. After
+// the acknowledgement, which is one of the first frames, it costs nothing more.
 func (c *conn) Read(p []byte) (int, error) {
 	c.begin()
 	for {
@@ -113,9 +116,9 @@ func (c *conn) readHeader() error {
 type handoff struct {
 	conns chan net.Conn
 	done  chan struct{}
-	// settled is closed when the handoff is closed and the server has begun to use every
+	// finished is closed when the handoff is closed and the server has begun to use every
 	// connection.
-	settled chan struct{}
+	finished chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	closed  bool
@@ -123,21 +126,21 @@ type handoff struct {
 }
 
 func newHandoff() *handoff {
-	return &handoff{conns: make(chan net.Conn), done: make(chan struct{}), settled: make(chan struct{})}
+	return &handoff{conns: make(chan net.Conn), done: make(chan struct{}), finished: make(chan struct{})}
 }
 
 // give passes a connection to Accept and reports whether it did: a closed handoff takes none.
 func (h *handoff) give(c *conn) bool {
 	h.mu.Lock()
 	closed := h.closed
-	if !closed {
+	if !closed { // counted before it can be accepted, so that Close waits for it
 		h.pending++
 	}
 	h.mu.Unlock()
 	if closed {
 		return false
 	}
-	c.begun, c.onBegin = new(sync.Once), h.settle
+	c.begun, c.onBegin = new(sync.Once), h.finish
 	select {
 	case h.conns <- c:
 		return true
@@ -147,17 +150,17 @@ func (h *handoff) give(c *conn) bool {
 	}
 }
 
-// settle notes that the server has begun to use a connection.
-func (h *handoff) settle() {
+// finish notes that the server has begun to use a connection.
+func (h *handoff) finish() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.pending--
-	h.settleIfLast()
+	h.finishIfLast()
 }
 
-func (h *handoff) settleIfLast() {
+func (h *handoff) finishIfLast() {
 	if h.closed && h.pending == 0 {
-		close(h.settled)
+		close(h.finished)
 	}
 }
 
@@ -178,7 +181,7 @@ func (h *handoff) Close() error {
 	if !h.closed {
 		h.closed = true
 		close(h.done)
-		h.settleIfLast()
+		h.finishIfLast()
 	}
 	return nil
 }

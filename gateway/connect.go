@@ -85,6 +85,8 @@ func (c *rpcCall) checkKind(r *http.Request) (int, *entities.Error) {
 	return 0, nil
 }
 
+// hasNoSideEffects reports whether the method's author has said so. GET requests are sent again,
+// and answered from caches, by machines that do not ask.
 func hasNoSideEffects(m *discovery.Method) bool {
 	options, _ := m.Descriptor.Options().(*descriptorpb.MethodOptions)
 	return options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS
@@ -117,6 +119,8 @@ type connectError struct {
 	Details []connectDetail `json:"details,omitempty"`
 }
 
+// connectDetail is a detail of an error: bytes in base64 without padding, and the message as JSON
+// for people, if this process knows its type.
 type connectDetail struct {
 	Type  string          `json:"type"`
 	Value string          `json:"value"`
@@ -143,7 +147,9 @@ func (e ending) connectError() *connectError {
 	return failure
 }
 
-// closeConnect ends a response with one message. Its trailers are headers with a prefix.
+// closeConnect ends a response with one message. Its trailers are headers with a prefix, since
+// clients of HTTP/1.1 may not see trailers. httpStatus is that of a request that never became a
+// call; 0: the status follows from the code.
 func (c *rpcCall) closeConnect(httpStatus int, e ending) {
 	const trailerPrefix = "Trailer-"
 	c.writeLead()
@@ -155,7 +161,11 @@ func (c *rpcCall) closeConnect(httpStatus int, e ending) {
 	}
 	body, contentType, status := c.reply, c.contentType, http.StatusOK
 	if e.failed() {
-		body, contentType, status = marshalJSON(e.connectError()), contentTypeJSON, httpStatus
+		failure := e.connectError()
+		if httpStatus == http.StatusMethodNotAllowed || httpStatus == http.StatusUnsupportedMediaType {
+			failure.Code = connectCodes[codes.Unknown] // what these statuses say without a body
+		}
+		body, contentType, status = marshalJSON(failure), contentTypeJSON, httpStatus
 		if status == 0 {
 			status = httpOfCode[codes.Code(e.status.GetCode())] //nolint:gosec // a code of gRPC
 		}
@@ -189,6 +199,7 @@ func (c *rpcCall) closeConnectStream(httpStatus int, e ending) {
 	c.writeFrame(flagConnectEnd, marshalJSON(end))
 }
 
+// marshalJSON encodes what the gateway itself says, never a message of the user.
 func marshalJSON(v any) []byte {
 	body, err := json.Marshal(v)
 	if err != nil { // impossible: strings alone

@@ -64,6 +64,8 @@ type originPattern struct {
 	below              bool
 }
 
+// parseOrigin reads an item of cors-origins. An origin is a scheme and a host alone: one with a
+// path, or with a slash at its end, would never match, and is refused.
 func parseOrigin(text string) (originPattern, error) {
 	switch text {
 	case "*":
@@ -90,10 +92,11 @@ func parseOrigin(text string) (originPattern, error) {
 
 func badOrigin(text string) error {
 	return fmt.Errorf(
-		"%q is no origin: write https://app.example.com, https://*.example.com, http://host:* for any port, localhost, or *",
+		"%q is not an origin: write https://app.example.com, https://*.example.com, http://host:* for any port, localhost, or *",
 		text)
 }
 
+// portOf returns the port of an origin, empty for that of its scheme, which browsers leave out.
 func portOf(u *url.URL) string {
 	switch port := u.Port(); {
 	case port == "80" && strings.EqualFold(u.Scheme, "http"), port == "443" && strings.EqualFold(u.Scheme, "https"):
@@ -103,6 +106,8 @@ func portOf(u *url.URL) string {
 	}
 }
 
+// matches compares names and schemes without case, as browsers do. *.example.com has no
+// example.com: a policy must not grow by a wildcard.
 func (p *originPattern) matches(u *url.URL) bool {
 	host := strings.ToLower(u.Hostname())
 	switch {
@@ -137,8 +142,8 @@ func (c *cors) enter(w http.ResponseWriter, r *http.Request) http.ResponseWriter
 	origin := r.Header.Get("Origin")
 	isPreflight := r.Method == http.MethodOptions && origin != "" && r.Header.Get("Access-Control-Request-Method") != ""
 	header := w.Header()
-	if c != nil {
-		header.Add("Vary", "Origin")
+	if c != nil { // also where the origin is not allowed, or a cache would answer others with it
+		header["Vary"] = varyOrigin
 	}
 	allowed := origin != "" && c.allows(origin)
 	if allowed {
@@ -161,6 +166,11 @@ func (c *cors) enter(w http.ResponseWriter, r *http.Request) http.ResponseWriter
 	return w
 }
 
+// varyOrigin says to caches that the answer depends on the origin.
+//
+//nolint:gochecknoglobals // a constant
+var varyOrigin = []string{"Origin"}
+
 func wrongOrigin(origin string) *entities.Error {
 	return &entities.Error{
 		Reason: entities.FunctionRefused, Code: uint32(codes.PermissionDenied), Outcome: entities.NotApplied,
@@ -178,7 +188,8 @@ func (c *cors) allowPreflight(header, asked http.Header) {
 	header.Set("Access-Control-Max-Age", strconv.Itoa(int(c.maxAge/time.Second)))
 }
 
-// corsWriter lets a page of another origin read the headers of a response.
+// corsWriter lets a page of another origin read the headers of a response. Which there are is known
+// only when the response begins, and * would not count for a page that sends credentials.
 type corsWriter struct {
 	http.ResponseWriter
 	begun bool

@@ -58,7 +58,7 @@ func TestCORS(t *testing.T) {
 	}
 
 	refused := w.preflight("https://evil.example.com", plain)
-	const reason = `{"code":7,"message":"pages of the origin \"https://evil.example.com\" may not call: add it to cors-origins","details":[]}`
+	const reason = `{"code":7,"message":"pages of the origin \"https://evil.example.com\" may not call: add it to cors-origins","details":[]}` + "\n"
 	if refused.status != http.StatusForbidden || refused.body != reason {
 		t.Errorf("%d %s", refused.status, refused.body)
 	}
@@ -139,8 +139,8 @@ func TestCORSCredentials(t *testing.T) {
 func TestCORSProblems(t *testing.T) {
 	for text, want := range map[string]string{
 		"https://a.example.com": "", "https://*.example.com:8443": "", "http://localhost:*": "", "localhost": "",
-		"*": "* cannot be together with cors-credentials", "a.example.com": "is no origin", "https://a.example.com/": "is no origin",
-		"https://a.example.com/app": "is no origin", "https://a:1:*": "is no origin", "https://a.*.com": "is no origin",
+		"*": "* cannot be together with cors-credentials", "a.example.com": "is not an origin", "https://a.example.com/": "is not an origin",
+		"https://a.example.com/app": "is not an origin", "https://a:1:*": "is not an origin", "https://a.*.com": "is not an origin",
 	} {
 		problem := gateway.Settings{CORSOrigins: []string{text}, CORSCredentials: true}.CORSProblem()
 		if (problem == "") != (want == "") || !strings.Contains(problem, want) {

@@ -63,16 +63,18 @@ type messageReader struct {
 	gzip bool
 	// json is nil if messages are protobuf.
 	json *jsonCodec
-	// limit bounds one message, as it is sent and as it is when decompressed.
-	limit   int
+	// limit bounds one message, as it is sent and as it is when decompressed; messageLimit one that
+	// was JSON, as protobuf.
+	limit, messageLimit int
+
 	timeout time.Duration
 }
 
-// reader returns the reader of a request's messages.
-func (f *rpcFront) reader(c *rpcCall, r *http.Request) (*messageReader, *entities.Error) {
+// reader returns the reader of a request's messages. body is that of the request.
+func (f *rpcFront) reader(c *rpcCall, r *http.Request, body io.Reader) (*messageReader, *entities.Error) {
 	m := &messageReader{
-		method: c.method, body: r.Body, bare: c.form == formConnect || c.form == formConnectGet, json: c.json,
-		limit: f.limit, timeout: f.bodyTimeout,
+		method: c.method, body: body, bare: c.form == formConnect || c.form == formConnectGet, json: c.json,
+		limit: f.limit, messageLimit: f.limit, timeout: f.bodyTimeout,
 	}
 	if c.json != nil {
 		m.limit = f.textLimit
@@ -85,11 +87,12 @@ func (f *rpcFront) reader(c *rpcCall, r *http.Request) (*messageReader, *entitie
 		coding = "Connect-Content-Encoding"
 	default:
 	}
-	text := r.Header.Get(coding)
+	text := strings.Join(r.Header.Values(coding), ", ")
 	if c.form == formConnectGet {
 		coding, text = "parameter compression", r.URL.Query().Get("compression")
 	}
-	if other := r.Header.Get("Content-Encoding"); coding != "Content-Encoding" && !isIdentity(other) {
+	other := strings.Join(r.Header.Values("Content-Encoding"), ", ")
+	if coding != "Content-Encoding" && !isIdentity(other) {
 		return nil, unsupportedCoding("Content-Encoding", other, "none")
 	}
 	switch {
@@ -137,19 +140,21 @@ func (m *messageReader) only() ([]byte, *entities.Error) {
 	case problem != nil:
 		return nil, problem
 	case payload == nil:
-		return nil, m.wrongCount("none")
+		return nil, wrongCount(m.method, "none")
 	}
 	if n, err := io.ReadFull(m.body, make([]byte, 1)); n > 0 {
-		return nil, m.wrongCount("more than one")
+		return nil, wrongCount(m.method, "more than one")
 	} else if !errors.Is(err, io.EOF) {
 		return nil, problemOfBody(err, m.timeout)
 	}
 	return payload, nil
 }
 
-func (m *messageReader) wrongCount(got string) *entities.Error {
+// wrongCount refuses a request that must have one message. The code is the one that gRPC's list of
+// status codes has for that.
+func wrongCount(m *discovery.Method, got string) *entities.Error {
 	return entities.Errorf(entities.NotSupported, entities.NotApplied, "%s takes one message, and the request has %s",
-		m.method.FullName, got)
+		m.FullName, got)
 }
 
 // next reads a message in an envelope. It is nil at the end.
@@ -188,7 +193,7 @@ func (m *messageReader) decode(compressed bool, data []byte) ([]byte, *entities.
 	if compressed {
 		unpacked, err := gzip.NewReader(bytes.NewReader(data))
 		if err != nil {
-			return nil, invalid("a message of the request is no gzip: %w", err)
+			return nil, invalid("a message of the request is not valid gzip: %w", err)
 		}
 		var problem *entities.Error
 		if data, problem = m.readAll(unpacked); problem != nil {
@@ -197,6 +202,9 @@ func (m *messageReader) decode(compressed bool, data []byte) ([]byte, *entities.
 	}
 	if m.json != nil {
 		payload, problem := m.json.fromJSON(m.method, data)
+		if problem == nil && len(payload) > m.messageLimit {
+			problem = tooLarge(m.messageLimit)
+		}
 		return append([]byte{}, payload...), problem // an empty message is a message, too
 	}
 	return data, nil

@@ -105,6 +105,9 @@ func asError(err error) *entities.Error {
 	}
 }
 
+// Status returns an error of a dispatcher as a caller over gRPC gets it.
+func Status(err error) *status.Status { return statusOf(asError(err)) }
+
 // statusOf returns an error as a gRPC status, with the reference to the worker's log in the message
 // and the retry hint as google.rpc.RetryInfo.
 func statusOf(e *entities.Error) *status.Status {
@@ -135,7 +138,7 @@ func invalid(format string, args ...any) *entities.Error {
 
 func unknownMethod(path string) *entities.Error {
 	return entities.Errorf(entities.UnknownMethod, entities.NotApplied,
-		"no method %s is served here: list the methods with server reflection, or look for a typing mistake", path)
+		"no method %s is served here: check its spelling, or list the methods with server reflection", path)
 }
 
 // unknown is the answer for a method that is not served here. If the workers of the app serve

@@ -87,7 +87,8 @@ func TestErrorTable(t *testing.T) {
 			}
 
 			want := `{"code":` + strconv.Itoa(int(tc.code)) +
-				`,"message":"why & <what>","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1.500s"}]}`
+				`,"message":"why & <what>","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo",` +
+				`"retryDelay":"1.500s"}]}` + "\n"
 			if tc.bare {
 				want = "why & <what>"
 			}
@@ -129,7 +130,7 @@ func TestErrorWithoutHint(t *testing.T) {
 		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied, "later")
 	}}, nil)
 	got := w.http(http.MethodPost, "/v1/carts/1/items", `{}`, jsonType, jsonValue)
-	if got.body != `{"code":12,"message":"later","details":[]}` || got.header.Get("Retry-After") != "" {
+	if got.body != `{"code":12,"message":"later","details":[]}`+"\n" || got.header.Get("Retry-After") != "" {
 		t.Errorf("%v %s", got.header, got.body)
 	}
 }
@@ -144,7 +145,7 @@ func TestACrashHasAReference(t *testing.T) {
 	}, nil)
 	got := w.http(http.MethodPost, "/v1/carts/1/items", "{}", jsonType, jsonValue)
 	if want := `{"code":2,"message":"Unexpected entity failure (reference k7q2mz4a)","details":[]}`; got.status != 500 ||
-		got.body != want || got.header.Get("Content-Type") != "application/json" {
+		got.body != want+"\n" || got.header.Get("Content-Type") != "application/json" {
 		t.Errorf("%d %v %s; want %s", got.status, got.header, got.body, want)
 	}
 }

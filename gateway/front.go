@@ -33,7 +33,7 @@ type Front struct {
 
 // FrontOptions bound what callers may ask for. All are required.
 type FrontOptions struct {
-	// MaxRequest bounds one request message, in bytes of any encoding.
+	// MaxRequest bounds one request message, in bytes of protobuf.
 	MaxRequest int
 	// BodyTimeout is how long a request may take to arrive.
 	BodyTimeout time.Duration
@@ -46,7 +46,7 @@ func NewFront(server *grpc.Server, o FrontOptions) *Front {
 	f.json = newJSONCodec(protoregistry.GlobalTypes)
 	f.rpc = &rpcFront{
 		server: server, method: runtimeMethods(server), unknown: unknownMethod, json: f.json,
-		limit: o.MaxRequest, textLimit: o.MaxRequest, bodyTimeout: o.BodyTimeout,
+		limit: o.MaxRequest, textLimit: jsonBytes(o.MaxRequest), bodyTimeout: o.BodyTimeout,
 	}
 	return f
 }
@@ -68,13 +68,17 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.server.ServeHTTP(w, r)
 		return
 	}
+	if problem := checkProtocolHeaders(r.Header); problem != nil {
+		refuse(w, r, problem)
+		return
+	}
 	if form := formOf(r, f.rpc.isMethod); form != formPlain {
 		f.rpc.serve(form, w, r)
 		return
 	}
 	r = r.WithContext(r.Context()) // net/http must find its own body in its request
 	if r.Body != http.NoBody {
-		r.Body = http.MaxBytesReader(w, timeBody(w, r, f.options.BodyTimeout), int64(f.options.MaxRequest)+1)
+		r.Body = http.MaxBytesReader(w, timeBody(w, r, f.options.BodyTimeout), int64(jsonBytes(f.options.MaxRequest))+1)
 	}
 	f.servePlain(w, r)
 }
@@ -103,7 +107,7 @@ func (f *Front) servePlain(w http.ResponseWriter, r *http.Request) {
 		writeHTTPError(w, http.StatusUnsupportedMediaType, wrongContentType(contentType))
 		return
 	}
-	ctx, cancel, problem := withServerTimeout(r.Context(), r.Header)
+	ctx, cancel, problem := withDeadline(r.Context(), r.Header)
 	if problem != nil {
 		writePlainError(w, problem)
 		return
@@ -143,8 +147,8 @@ func (f *Front) readRequest(m protoreflect.MethodDescriptor, r *http.Request) ([
 	data, err := io.ReadAll(r.Body)
 	_, tooLong := errors.AsType[*http.MaxBytesError](err)
 	switch {
-	case tooLong, len(data) > f.options.MaxRequest:
-		return nil, tooLarge(f.options.MaxRequest)
+	case tooLong, len(data) > jsonBytes(f.options.MaxRequest):
+		return nil, tooLarge(jsonBytes(f.options.MaxRequest))
 	case err != nil:
 		return nil, invalid("the request's body cannot be read: %w", err)
 	case len(data) == 0:
@@ -161,6 +165,9 @@ func (f *Front) readRequest(m protoreflect.MethodDescriptor, r *http.Request) ([
 	payload, err := proto.Marshal(msg)
 	if err != nil {
 		return nil, invalid("%s: %w", r.URL.Path, err)
+	}
+	if len(payload) > f.options.MaxRequest {
+		return nil, tooLarge(f.options.MaxRequest)
 	}
 	return payload, nil
 }
@@ -213,7 +220,7 @@ func (c *frontCall) print(payload []byte) error {
 	if err := proto.Unmarshal(payload, msg); err != nil {
 		return err
 	}
-	text, err := c.json.MarshalAppend(nil, msg)
+	text, err := c.json.Marshal(msg)
 	switch {
 	case err != nil:
 		return err

@@ -11,7 +11,13 @@ import (
 	"github.com/millrace-io/millrace/entities/discovery"
 )
 
-// generation is everything that depends on one catalog. It is immutable.
+// generation is everything that depends on one catalog. It is immutable. grpc-go takes no services
+// after it serves, so another catalog is another generation, with servers of its own:
+//
+//	G1  A connection stays with the generation that took it. New ones go to the newest.
+//	G2  A generation that was replaced sends GOAWAY, serves the calls that it has, and is cut after
+//	    RetireAfter. Calls that still come on its connections go by the newest catalog.
+//	G3  A catalog that cannot be served replaces nothing: its servers are discarded.
 type generation struct {
 	// catalog, json, rpc and rest are nil in the generation that serves until the function is
 	// discovered.
@@ -25,17 +31,19 @@ type generation struct {
 	rpc           *rpcFront
 	rest          *restRouter
 
+	// life ends when the generation begins to leave: health watches, which never end by themselves,
+	// end with it.
 	life    context.Context //nolint:containedctx // the generation's own lifetime
 	end     context.CancelFunc
 	started sync.Once
-	drain   sync.Once
-	drained chan struct{}
+	goAway  sync.Once
+	idle    chan struct{}
 }
 
 // newGeneration builds the servers of a catalog. The error names what is wrong with the catalog.
 func (s *Server) newGeneration(catalog *discovery.Catalog) (*generation, error) {
 	life, end := context.WithCancel(context.Background())
-	g := &generation{catalog: catalog, conns: newHandoff(), life: life, end: end, drained: make(chan struct{})}
+	g := &generation{catalog: catalog, conns: newHandoff(), life: life, end: end, idle: make(chan struct{})}
 	if err := s.buildHTTP(g); err != nil {
 		g.discard()
 		return nil, err
@@ -67,6 +75,7 @@ func (s *Server) buildHTTP(g *generation) error {
 	}
 	types := &typeResolver{catalog: g.catalog.Types()}
 	g.json = newJSONCodec(types)
+	g.json.types = compiledIn(g.catalog)
 	g.inner = s.newGRPC(g, grpc.StreamInterceptor(openWindow))
 
 	g.rpc = s.newRPCFront(g)
@@ -90,17 +99,17 @@ func (s *Server) take(g *generation, c *conn) bool {
 	return g.conns.give(c)
 }
 
-// leave sends GOAWAY to the clients of a generation, once; drained is closed when the last call on
+// leave sends GOAWAY to the clients of a generation, once; idle is closed when the last call on
 // its connections has ended.
 func (s *Server) leave(g *generation) {
-	g.drain.Do(func() {
+	g.goAway.Do(func() {
 		g.end()
 		_ = g.conns.Close()
 		// cut ends it if the calls do not; Shutdown waits for it.
 		s.background.Go(func() {
-			<-g.conns.settled
+			<-g.conns.finished
 			g.native.GracefulStop()
-			close(g.drained)
+			close(g.idle)
 		})
 	})
 }
@@ -113,7 +122,7 @@ func (g *generation) cut() {
 		stopping.Go(g.inner.Stop)
 	}
 	stopping.Wait()
-	<-g.drained
+	<-g.idle
 }
 
 // retire ends a replaced generation after its calls or after RetireAfter.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,6 +113,63 @@ func TestWaitForDiscoveryIsBounded(t *testing.T) {
 	if err := <-first; status.Code(err) != codes.Unavailable ||
 		!strings.Contains(err.Error(), "function not discovered yet") {
 		t.Errorf("first: %v", err)
+	}
+}
+
+// TestDeadlinesEndTheWaitForDiscovery: by every protocol, and call-timeout for a caller that has no
+// deadline. Nothing ran, and the error says so.
+func TestDeadlinesEndTheWaitForDiscovery(t *testing.T) {
+	manual := clocktest.NewManual(time.Unix(0, 0)) // function-wait never ends by itself
+	w := newEmptyWorld(t, &dispatcher{}, func(o *gateway.Options) { o.Clock, o.CallTimeout = manual, time.Second })
+	web, body := frame(0, "\x0a\x011"), `{"cartId":"1"}`
+	for what, tc := range map[string]struct {
+		body    string
+		headers []string
+		want    string
+	}{
+		"plain": {body, []string{jsonType, jsonValue, "X-Server-Timeout", "0.03"}, "504"},
+		"plain, with an id": {
+			body, []string{jsonType, jsonValue, "X-Server-Timeout", "0.03", "Idempotency-Key", "X"}, "504",
+		},
+		"Connect":          {body, []string{jsonType, jsonValue, "Connect-Protocol-Version", "1", "Connect-Timeout-Ms", "30"}, "504"},
+		"gRPC-Web":         {web, []string{jsonType, "application/grpc-web+proto", "Grpc-Timeout", "30m"}, "200"},
+		"gRPC-Web, 10 us":  {web, []string{jsonType, "application/grpc-web+proto", "Grpc-Timeout", "10u"}, "200"},
+		"a bad timeout":    {body, []string{jsonType, jsonValue, "X-Server-Timeout", "soon"}, "400"},
+		"a bad timeout, C": {body, []string{jsonType, "application/proto", "Connect-Timeout-Ms", "soon"}, "400"},
+	} {
+		got := w.http("POST", plainPath, tc.body, tc.headers...)
+		outcome := "not_applied"
+		if strings.Contains(what, "id") {
+			outcome = "unknown"
+		}
+		text := "the deadline passed before there was an answer, the function is not discovered yet"
+		if tc.want == "400" {
+			text = "soon"
+		}
+		said := got.header.Get("millrace-outcome") + got.header.Get("Trailer-Millrace-Outcome")
+		if tc.want == "200" { // the status is in the body
+			text, said = "grpc-status: 4\r\n", outcome
+			if !strings.Contains(got.body, "millrace-outcome: not_applied\r\n") {
+				t.Errorf("%s: %v", what, got)
+			}
+		}
+		if strconv.Itoa(got.status) != tc.want || said != outcome || !strings.Contains(got.body, text) {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	if err := w.plainCall(ctx, w.dial(), plainPath); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("native: %v", err)
+	}
+	eventually(t, "no call waits", func() bool { return w.server.Stats().WaitingCalls == 0 })
+
+	patient := make(chan answer, 1)
+	go func() { patient <- w.http("POST", plainPath, body, jsonType, jsonValue) }() // the clock ends it
+	eventually(t, "it waits", func() bool { return w.server.Stats().WaitingCalls == 1 && manual.Waiting() == 1 })
+	manual.Advance(time.Second)
+	if got := <-patient; got.status != 503 || got.header.Get("millrace-outcome") != "not_applied" {
+		t.Errorf("call-timeout: %v", got)
 	}
 }
 

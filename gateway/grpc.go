@@ -64,15 +64,16 @@ func (s *Server) newGRPC(g *generation, more ...grpc.ServerOption) *grpc.Server 
 }
 
 // serviceDesc describes a service of the catalog to grpc-go. Unary methods are listed as streams,
-// too, with both directions off: grpc-go runs them through the same code, and such a handler can
-// answer OK without a message, as functions may.
+// too: grpc-go runs them through the same code, and such a handler can answer OK without a message,
+// as functions may. All are listed with streams of callers: of any other method grpc-go refuses
+// none or several messages itself, and its answer has no outcome. receiveOnly does that here.
 func (s *Server) serviceDesc(g *generation, service *discovery.Service) *grpc.ServiceDesc {
 	desc := &grpc.ServiceDesc{ServiceName: service.Name, Metadata: service.Descriptor.ParentFile().Path()}
 	for _, m := range service.Methods {
 		desc.Streams = append(desc.Streams, grpc.StreamDesc{
 			StreamName:    m.Name,
 			Handler:       func(_ any, stream grpc.ServerStream) error { return s.serveKnown(g, m, stream) },
-			ClientStreams: m.ClientStreams,
+			ClientStreams: true,
 			ServerStreams: m.ServerStreams,
 		})
 	}
@@ -131,11 +132,13 @@ func (s *Server) serveGRPC(m *discovery.Method, stream grpc.ServerStream) error 
 	return s.serveGRPCStream(m, stream)
 }
 
+// serveGRPCUnary runs a call with one message in each direction. Headers come before the message,
+// so the token of a unary call is a header; a stream has it in its trailer.
 func (s *Server) serveGRPCUnary(m *discovery.Method, stream grpc.ServerStream) error {
 	ctx := stream.Context()
 	var message frame
-	if err := stream.RecvMsg(&message); err != nil {
-		return refuseMessage(stream, err)
+	if err := receiveOnly(m, stream, &message); err != nil {
+		return writeTransportError(stream, err)
 	}
 	env := grpcEnvelope(ctx, m)
 	reply, failure := s.serve(ctx, m, message.payload, &env)
@@ -166,6 +169,8 @@ func (s *Server) writeNoPayload(m *discovery.Method, stream grpc.ServerStream) e
 	return writeGRPCError(stream, noPayload(m))
 }
 
+// noPayload is the function's mistake. The command took effect, perhaps, and sending it again would
+// not bring a message.
 func noPayload(m *discovery.Method) *entities.Error {
 	return entities.Errorf(entities.FunctionFailed, entities.Unknown,
 		"%s: the function answered without a message: let it reply with %s", m.FullName, m.Output.FullName())
@@ -180,8 +185,8 @@ func (s *Server) serveGRPCStream(m *discovery.Method, stream grpc.ServerStream) 
 		call.recv = s.readAhead(stream)
 	} else {
 		var message frame
-		if err := stream.RecvMsg(&message); err != nil {
-			return refuseMessage(stream, err)
+		if err := receiveOnly(m, stream, &message); err != nil {
+			return writeTransportError(stream, err)
 		}
 		call.first = message.payload
 	}
@@ -212,7 +217,28 @@ func (s *Server) serveGRPCStream(m *discovery.Method, stream grpc.ServerStream) 
 	return nil
 }
 
-// received is a message of a streaming caller, or the end.
+// receiveOnly reads the message of a call whose caller sends exactly one.
+func receiveOnly(m *discovery.Method, stream grpc.ServerStream, message *frame) error {
+	err := stream.RecvMsg(message)
+	if err == nil {
+		payload := message.payload
+		if err = stream.RecvMsg(message); errors.Is(err, io.EOF) {
+			message.payload = payload
+			return nil
+		}
+	}
+	switch {
+	case err == nil:
+		return wrongCount(m, "more than one")
+	case errors.Is(err, io.EOF):
+		return wrongCount(m, "none")
+	default:
+		return err
+	}
+}
+
+// received is a message of a streaming caller, or the end, on its way from the goroutine that reads
+// to the one that serves the call.
 type received struct {
 	payload []byte
 	err     error
@@ -275,15 +301,8 @@ func writeGRPCError(stream grpc.ServerStream, e *entities.Error) error {
 	return statusOf(e).Err()
 }
 
-// refuseMessage ends a call whose only message could not be read: nothing was done with it. Errors
-// of grpc-go keep their status.
-func refuseMessage(stream grpc.ServerStream, err error) error {
-	stream.SetTrailer(metadata.Pairs(headerOutcome, entities.NotApplied.String()))
-	return writeTransportError(stream, err)
-}
-
-// writeTransportError ends a call whose message could not be read or written. Errors of grpc-go are
-// returned as they are.
+// writeTransportError ends a call whose message could not be read or written. The status of an
+// error of grpc-go is on its way already, without an outcome (ADR 31).
 func writeTransportError(stream grpc.ServerStream, err error) error {
 	if e, ok := errors.AsType[*entities.Error](err); ok {
 		return writeGRPCError(stream, e)
@@ -317,7 +336,8 @@ func contentSubtype(ctx context.Context) (string, *entities.Error) {
 	}
 }
 
-// jsonStream makes a call with JSON messages look like one with protobuf messages.
+// jsonStream makes a call with JSON messages look like one with protobuf messages. Sizes are
+// checked on the protobuf message, which is what the log gets.
 type jsonStream struct {
 	grpc.ServerStream
 	method *discovery.Method

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -480,28 +482,111 @@ func TestManyNativeConnections(t *testing.T) {
 	}
 }
 
-// TestMessagesThatCannotBeRead: what the transport refuses was not applied, and the error says so.
-// On the code before, these errors had no outcome.
-func TestMessagesThatCannotBeRead(t *testing.T) {
+// TestOneMessageIsExpected: a caller that sends none, or two, to a method that takes one is refused
+// by the gateway and not by grpc-go, whose error has no outcome.
+func TestOneMessageIsExpected(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	cc := w.dial()
-	item := func(n int) *dynamicpb.Message { return w.message("Cart", `{"cartId":"`+strings.Repeat("x", n)+`"}`) }
-	for what, messages := range map[string][]*dynamicpb.Message{
-		"too large": {item(2 << 10)},
+	for path, one := range map[string]*dynamicpb.Message{
+		"/shop.v1.CartService/Plain": w.message("CartRequest", `{"cartId":"1"}`),
+		"/shop.v1.StreamService/Out": w.message("Line", `{"text":"a"}`),
 	} {
-		stream, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
-			"/shop.v1.CartService/Plain")
+		for count, want := range map[int]string{0: "none", 2: "more than one"} {
+			stream, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range count {
+				_ = stream.SendMsg(one) // an error shows when the answer is read
+			}
+			_ = stream.CloseSend()
+			err = stream.RecvMsg(w.message("Cart", `{}`))
+			if outcome := stream.Trailer().Get("millrace-outcome"); status.Code(err) != codes.Unimplemented ||
+				status.Convert(err).Message() != path+" takes one message, and the request has "+want ||
+				!slices.Equal(outcome, []string{"not_applied"}) {
+				t.Errorf("%d messages to %s: %v, outcome %q", count, path, err, outcome)
+			}
+		}
+	}
+	if n := w.fake.count(); n > 0 {
+		t.Errorf("%d calls reached the function", n)
+	}
+}
+
+// TestLargeHeadersEndOneCall: a client is told the limit before its first call and keeps to it, so
+// that the call with too large headers ends, and others of the connection do not.
+func TestLargeHeadersEndOneCall(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	w.always(w.reply("Cart", `{"cartId":"1"}`))
+	cc := w.dial()
+	large := metadata.AppendToOutgoingContext(t.Context(), "x-large", strings.Repeat("x", 20<<10))
+	for i := range 2 { // the first call of a connection, and one between others
+		if err := w.plainCall(large, cc, plainPath); status.Code(err) != codes.Internal ||
+			!strings.Contains(err.Error(), "header list size to send violates the maximum size") {
+			t.Errorf("call %d with large headers: %v", i, err)
+		}
+		if err := w.plainCall(t.Context(), cc, plainPath); err != nil {
+			t.Errorf("call %d after it: %v", i, err)
+		}
+	}
+	if got := w.server.Stats(); got.NativeConnections != 1 || w.fake.count() != 2 {
+		t.Errorf("%d connections, %d calls", got.NativeConnections, w.fake.count())
+	}
+}
+
+// TestRefusalsOfGRPCGo: what grpc-go refuses before the gateway can read it has its text, and no
+// outcome (ADR 31). Nothing was applied: the function is not called. If this test fails because an
+// outcome is there, the ADR and docs/known-issues.md have one exception less.
+func TestRefusalsOfGRPCGo(t *testing.T) {
+	w := newWorld(t, &dispatcher{}, nil)
+	message := frame(0, "\x0a\x011")
+	for what, tc := range map[string]struct {
+		header []string
+		body   string
+		status int
+		code   codes.Code
+		text   string
+	}{
+		"a malformed timeout": {
+			header: []string{"grpc-timeout", "5x"}, body: message, status: 400, code: codes.Internal, text: "malformed grpc-timeout",
+		},
+		"a malformed binary header": {
+			header: []string{"x-bin", "%"}, body: message, status: 400, code: codes.Internal, text: "malformed binary metadata",
+		},
+		"an unknown encoding": {
+			header: []string{"grpc-encoding", "zip"}, body: message, status: 200, code: codes.Unimplemented,
+			text: "Decompressor is not installed",
+		},
+		"a broken encoding": {
+			header: []string{"grpc-encoding", "gzip"}, body: frame(1, "nothing"), status: 200, code: codes.Internal,
+			text: "decompress",
+		},
+		"a broken message": {body: message[:6], status: 200, code: codes.Internal, text: "unexpected EOF"},
+		"a large message":  {body: "\x00\x10\x00\x00\x00", status: 200, code: codes.ResourceExhausted, text: "larger than max"},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.addr+"/shop.v1.CartService/Plain",
+			strings.NewReader(tc.body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range messages {
-			_ = stream.SendMsg(m) // an error shows when the answer is read
+		r.Header.Set("Content-Type", "application/grpc")
+		r.Header.Set("TE", "trailers")
+		for i := 0; i < len(tc.header); i += 2 {
+			r.Header.Set(tc.header[i], tc.header[i+1])
 		}
-		_ = stream.CloseSend()
-		err = stream.RecvMsg(item(1))
-		if outcome := stream.Trailer().Get("millrace-outcome"); status.Code(err) == codes.OK ||
-			!slices.Equal(outcome, []string{"not_applied"}) {
-			t.Errorf("%s: %v, outcome %q", what, err, outcome)
+		response, err := webClient(t, true).Do(r)
+		if err != nil {
+			t.Fatal(err)
 		}
+		_, _ = io.Copy(io.Discard, response.Body) // what there is of it
+		_ = response.Body.Close()
+		field := func(name string) string { return response.Header.Get(name) + response.Trailer.Get(name) }
+		if response.StatusCode != tc.status || field("grpc-status") != strconv.Itoa(int(tc.code)) ||
+			!strings.Contains(field("grpc-message"), tc.text) || field("millrace-outcome") != "" {
+			t.Errorf("%s: %s, %v %v", what, response.Status, response.Header, response.Trailer)
+		}
+	}
+	if n := w.fake.count(); n > 0 {
+		t.Errorf("%d calls reached the function", n)
 	}
 }

@@ -63,7 +63,8 @@ func (e ending) grpcTrailers() [][2]string {
 	return lines
 }
 
-// escape encodes a text for grpc-message: what is no printable ASCII, and %, as %XX.
+// escape encodes a text for grpc-message: what is no printable ASCII, and %, as %XX. Bytes are
+// escaped one by one, so that UTF-8 comes out again as it was.
 func escape(text string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder

@@ -35,7 +35,7 @@ var hopHeaders = map[string]bool{
 //nolint:gochecknoglobals // a constant table
 var requestOnlyHeaders = map[string]bool{
 	"user-agent": true, "accept": true, "authorization": true, "proxy-authorization": true, "cookie": true,
-	"date": true, "server": true, headerIdempotencyKey: true, headerTraceParent: true, "tracestate": true,
+	"date": true, "server": true, "idempotency-key": true, "traceparent": true, "tracestate": true,
 }
 
 // reservedPrefixes begin names of the protocols.
@@ -53,13 +53,9 @@ func isHop(name string) bool {
 
 // grpcEnvelope reads the headers of a gRPC call. It copies all headers only for actions.
 func grpcEnvelope(ctx context.Context, m *discovery.Method) envelope {
-	env := envelope{
-		commandID:      metadata.ValueFromIncomingContext(ctx, headerCommandID),
-		idempotencyKey: metadata.ValueFromIncomingContext(ctx, headerIdempotencyKey),
-		consistency:    metadata.ValueFromIncomingContext(ctx, headerConsistency),
-		minToken:       metadata.ValueFromIncomingContext(ctx, headerMinToken),
-		maxStaleness:   metadata.ValueFromIncomingContext(ctx, headerMaxStaleness),
-		traceParent:    firstValue(ctx, headerTraceParent),
+	var env envelope
+	for at := range env.values {
+		env.values[at] = metadata.ValueFromIncomingContext(ctx, requestHeaders[at].name)
 	}
 	if !m.Service.Kind.Spec().HasEntities {
 		md, _ := metadata.FromIncomingContext(ctx)
@@ -82,15 +78,14 @@ func firstValue(ctx context.Context, name string) string {
 	return ""
 }
 
-// httpEnvelope reads the headers of a plain HTTP request.
+// httpEnvelope reads the headers of a plain HTTP request, whose deadline began before its body was
+// read: withDeadline.
 func httpEnvelope(header http.Header, m *discovery.Method) envelope {
-	env := envelope{
-		commandID:      header.Values(headerCommandID),
-		idempotencyKey: header.Values(headerIdempotencyKey),
-		consistency:    header.Values(headerConsistency),
-		minToken:       header.Values(headerMinToken),
-		maxStaleness:   header.Values(headerMaxStaleness),
-		traceParent:    header.Get(headerTraceParent),
+	var env envelope
+	for at, name := range canonicalNames {
+		if at != atServerTimeout {
+			env.values[at] = header[name]
+		}
 	}
 	if !m.Service.Kind.Spec().HasEntities {
 		lower := make(map[string][]string, len(header))
@@ -105,11 +100,12 @@ func httpEnvelope(header http.Header, m *discovery.Method) envelope {
 // grpcCommandID and httpCommandID return the command id of a call that ends before its headers are
 // read.
 func grpcCommandID(ctx context.Context) string {
-	return cmp.Or(firstValue(ctx, headerCommandID), firstValue(ctx, headerIdempotencyKey))
+	return cmp.Or(firstValue(ctx, requestHeaders[atCommandID].name),
+		firstValue(ctx, requestHeaders[atIdempotencyKey].name))
 }
 
 func httpCommandID(header http.Header) string {
-	return cmp.Or(header.Get(headerCommandID), header.Get(headerIdempotencyKey))
+	return cmp.Or(header.Get(canonicalNames[atCommandID]), header.Get(canonicalNames[atIdempotencyKey]))
 }
 
 // asMetadata converts headers to the metadata of an action, sorted by name because their order is
@@ -205,9 +201,9 @@ func setReplyHeaders(header http.Header, reply *entities.Reply) {
 		header.Add(name, value)
 	}
 	if reply.Token != "" {
-		header.Set(headerToken, reply.Token)
+		header["Millrace-Token"] = []string{reply.Token}
 	}
 	if tellsOwner(reply) {
-		header.Set(headerOwner, reply.Owner)
+		header["Millrace-Owner"] = []string{reply.Owner}
 	}
 }

@@ -18,6 +18,7 @@ type healthService struct {
 	generation context.Context //nolint:containedctx // the generation's own lifetime
 }
 
+// registerHealth adds the health service to a server. All generations show the same status.
 func (s *Server) registerHealth(server *grpc.Server, generation context.Context) { //nolint:revive // not the context of a call
 	healthpb.RegisterHealthServer(server, &healthService{HealthServer: s.health, generation: generation})
 }

@@ -5,12 +5,14 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/mutation"
 )
 
 // grpcEnvelopeBytes is the size of the prefix of each message on the wire.
@@ -20,7 +22,9 @@ const grpcEnvelopeBytes = 5
 // as fast as it arrives and buffers it, so inflow stops at a window that always has space for one
 // whole message.
 type inflow struct {
-	body    io.ReadCloser
+	body io.ReadCloser
+	// request is the body that net/http reads from the connection.
+	request *requestBody
 	control *http.ResponseController
 
 	mu     sync.Mutex // guards what follows
@@ -75,13 +79,32 @@ func (f *inflow) wake() {
 
 // Close implements io.Closer. It ends a waiting Read: grpc-go closes the body when the call ends,
 // which may be before the caller has sent everything, and a transcoder would wait for the rest.
+// After the end of the body net/http reads from the connection itself, and a deadline would cancel
+// every later request of the connection.
 func (f *inflow) Close() error {
 	f.mu.Lock()
 	f.closed = true
 	f.mu.Unlock()
 	f.wake()
-	_ = f.control.SetReadDeadline(time.Unix(1, 0))
+	if !f.request.ended.Load() || mutation.On(mutation.Ended) {
+		_ = f.control.SetReadDeadline(time.Unix(1, 0))
+	}
 	return f.body.Close()
+}
+
+// requestBody is the body of a request that knows whether it has been read to its end.
+type requestBody struct {
+	io.ReadCloser
+	ended atomic.Bool
+}
+
+// Read implements io.Reader.
+func (b *requestBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.ended.Store(true)
+	}
+	return n, err
 }
 
 // openWindow is an interceptor that opens the window when a message was taken. Calls with one

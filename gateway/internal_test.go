@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -180,8 +181,8 @@ func (o *once) Read([]byte) (int, error) {
 func TestInflowHoldsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		flow := &inflow{
-			body: io.NopCloser(io.LimitReader(endless{}, 1000)), control: http.NewResponseController(httptest.NewRecorder()),
-			room: 10, changed: make(chan struct{}, 1),
+			body: io.NopCloser(io.LimitReader(endless{}, 1000)), request: &requestBody{},
+			control: http.NewResponseController(httptest.NewRecorder()), room: 10, changed: make(chan struct{}, 1),
 		}
 		var read atomic.Int64
 		ended := make(chan error, 1)
@@ -212,12 +213,56 @@ func TestInflowHoldsBack(t *testing.T) {
 	})
 }
 
+// TestAnEndedBodyGetsNoDeadline: the reader of a body that has not ended is ended by a deadline in
+// the past. After the end of the body net/http reads the next request, which it would end.
+func TestAnEndedBodyGetsNoDeadline(t *testing.T) {
+	for _, size := range []int64{0, 5} {
+		w := &deadlineRecorder{ResponseRecorder: httptest.NewRecorder()}
+		request := &requestBody{ReadCloser: io.NopCloser(io.LimitReader(endless{}, size))}
+		flow := &inflow{
+			body: request, request: request, control: http.NewResponseController(w), room: 5, changed: make(chan struct{}, 1),
+		}
+		_, _ = flow.Read(make([]byte, 5)) // the end of the body only if it is empty
+		if err := flow.Close(); err != nil {
+			t.Error(err)
+		}
+		if ended := size == 0; (w.deadlines > 0) == ended {
+			t.Errorf("a body of %d bytes: it has ended is %t, and %d deadlines were set", size, ended, w.deadlines)
+		}
+	}
+}
+
+// deadlineRecorder counts the deadlines of its connection.
+type deadlineRecorder struct {
+	*httptest.ResponseRecorder
+
+	deadlines int
+}
+
+func (r *deadlineRecorder) SetReadDeadline(time.Time) error {
+	r.deadlines++
+	return nil
+}
+
+// A connection of HTTP/1.1 whose context has ended serves no request any more, and says so.
+func TestAnEndedConnectionIsClosed(t *testing.T) {
+	s := New(Options{Dispatcher: struct{ Dispatcher }{}})
+	defer func() { _ = s.Shutdown(t.Context()) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	s.serveHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/a.B/C", http.NoBody))
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Connection") != "close" {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
+
 // endless never ends.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// A closed handoff takes nothing, and is settled when the server has begun with what it took
+// A closed handoff takes nothing, and is finished when the server has begun with what it took
 // before.
 func TestHandoff(t *testing.T) {
 	h := newHandoff()
@@ -238,8 +283,8 @@ func TestHandoff(t *testing.T) {
 		t.Error(err)
 	}
 	select {
-	case <-h.settled:
-		t.Error("settled before the server began")
+	case <-h.finished:
+		t.Error("finished before the server began")
 	default:
 	}
 	for range 2 {
@@ -247,7 +292,7 @@ func TestHandoff(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	<-h.settled
+	<-h.finished
 }
 
 func TestIsTraceParent(t *testing.T) {

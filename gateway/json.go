@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -68,6 +66,16 @@ func (r *typeResolver) FindExtensionByNumber(message protoreflect.FullName,
 type jsonCodec struct {
 	protojson.MarshalOptions
 	protojson.UnmarshalOptions
+	// types are the types of requests and replies that are not dynamic.
+	types map[protoreflect.MessageDescriptor]protoreflect.MessageType
+}
+
+// typeOf returns the type by which messages are decoded.
+func (c *jsonCodec) typeOf(md protoreflect.MessageDescriptor) protoreflect.MessageType {
+	if compiledIn := c.types[md]; compiledIn != nil {
+		return compiledIn
+	}
+	return dynamicpb.NewMessageType(md)
 }
 
 // resolver finds messages and extensions.
@@ -83,22 +91,10 @@ func newJSONCodec(types resolver) *jsonCodec {
 	}
 }
 
-// MarshalAppend appends a message in compact JSON.
-func (c *jsonCodec) MarshalAppend(base []byte, msg proto.Message) ([]byte, error) {
+// Marshal returns a message in compact JSON.
+func (c *jsonCodec) Marshal(msg proto.Message) ([]byte, error) {
 	encoded, err := c.MarshalOptions.Marshal(msg)
-	if err != nil {
-		return nil, err
-	}
-	return compactAppend(base, encoded)
-}
-
-// compactAppend removes the random white space of protojson.
-func compactAppend(base, encoded []byte) ([]byte, error) {
-	buf := bytes.NewBuffer(base)
-	if err := json.Compact(buf, encoded); err != nil {
-		return nil, err
-	}
-	return buf.Bytes(), nil
+	return httprule.Compact(encoded), err
 }
 
 // jsonProblem returns a problem with a request as a sentence for its caller.
@@ -109,7 +105,7 @@ func jsonProblem(err error) string {
 // fromJSON converts a request to the canonical encoding of the method's input. An empty body is an
 // empty message.
 func (c *jsonCodec) fromJSON(m *discovery.Method, data []byte) ([]byte, *entities.Error) {
-	msg := dynamicpb.NewMessage(m.Input)
+	msg := c.typeOf(m.Input).New().Interface()
 	if len(data) > 0 {
 		if err := c.UnmarshalOptions.Unmarshal(data, msg); err != nil {
 			return nil, invalid("%s: %s", m.FullName, jsonProblem(err))
@@ -127,7 +123,7 @@ func (c *jsonCodec) toJSON(m *discovery.Method, payload []byte) ([]byte, *entiti
 	msg, err := c.decode(m, payload)
 	if err == nil {
 		var data []byte
-		if data, err = c.MarshalAppend(nil, msg); err == nil {
+		if data, err = c.Marshal(msg.Interface()); err == nil {
 			return data, nil
 		}
 	}
@@ -135,9 +131,9 @@ func (c *jsonCodec) toJSON(m *discovery.Method, payload []byte) ([]byte, *entiti
 }
 
 // decode decodes a reply.
-func (c *jsonCodec) decode(m *discovery.Method, payload []byte) (*dynamicpb.Message, error) {
-	msg := dynamicpb.NewMessage(m.Output)
-	return msg, proto.UnmarshalOptions{Resolver: c.UnmarshalOptions.Resolver}.Unmarshal(payload, msg)
+func (c *jsonCodec) decode(m *discovery.Method, payload []byte) (protoreflect.Message, error) {
+	msg := c.typeOf(m.Output).New()
+	return msg, proto.UnmarshalOptions{Resolver: c.UnmarshalOptions.Resolver}.Unmarshal(payload, msg.Interface())
 }
 
 // badReply is the error for a reply that is not a message of the declared type. The command has

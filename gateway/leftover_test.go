@@ -3,6 +3,8 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -69,6 +71,61 @@ func TestALeftOverBodyIsNoRequest(t *testing.T) {
 			if last := fake.last(); last != nil && last.Method == "Plain" {
 				t.Errorf("%s, %d bytes more: the body was served as a request", contentType, most)
 			}
+		}
+	}
+}
+
+// TestAConnectionOutlivesAStream: over HTTP/1.1, a call that has read its whole body leaves a
+// connection on which the next call runs.
+func TestAConnectionOutlivesAStream(t *testing.T) {
+	readAll := func(ctx context.Context, s *entities.Stream) error {
+		for {
+			switch _, err := s.Recv(ctx); {
+			case errors.Is(err, io.EOF):
+				return s.Send(&entities.Reply{Payload: s.Payload})
+			case err != nil:
+				return err
+			}
+		}
+	}
+	const stream, unary = "/shop.v1.StreamService/In", "/shop.v1.CartService/Plain"
+	line := frame(0, "\x0a\x01a")
+	for contentType, body := range map[string]string{
+		"application/grpc-web+proto": line, "application/grpc-web-text+proto": base64.StdEncoding.EncodeToString([]byte(line)),
+		"application/connect+proto": line, "application/connect+json": "",
+	} {
+		w := newWorld(t, &dispatcher{stream: readAll}, nil)
+		w.always(w.reply("Cart", `{"cartId":"42"}`))
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		from := bufio.NewReader(conn)
+		call := func(path, contentType, body string) {
+			t.Helper()
+			if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
+				path, contentType, len(body), body); err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.ReadResponse(from, nil)
+			if err != nil {
+				t.Fatalf("%s after %s: %v", path, contentType, err)
+			}
+			said, _ := io.ReadAll(response.Body)
+			_ = response.Body.Close()
+			if response.StatusCode != http.StatusOK {
+				t.Fatalf("%s after %s: %s %q", path, contentType, response.Status, said)
+			}
+		}
+		for range 50 {
+			call(stream, contentType, body)
+			call(unary, "application/proto", "\x0a\x0242")
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

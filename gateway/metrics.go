@@ -26,13 +26,14 @@ func (s *Server) Metrics() observe.Source {
 			{Name: metricConnections, Kind: observe.Counter, Labels: []string{"server"}, Help: "Connections by the server that serves them."},
 			{Name: metricOpen, Kind: observe.Gauge, Help: "Open connections."},
 			{Name: metricRefused, Kind: observe.Counter, Help: "Connections closed because too many were open."},
-			{Name: metricUnsniffed, Kind: observe.Counter, Help: "Connections closed because they did not show a protocol in time or broke it."},
+			{Name: metricUnsniffed, Kind: observe.Counter, Help: "Connections closed because of a handshake timeout or a protocol error."},
 			{Name: metricWaiting, Kind: observe.Gauge, Help: "Calls waiting for the first discovery of the function."},
 		},
 		Collect: s.collect,
 	}
 }
 
+// collect emits the counters. Codes that no call has ended with have no series.
 func (s *Server) collect(emit observe.Emitter) {
 	stats := s.Stats()
 	for code, n := range stats.Calls {

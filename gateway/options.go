@@ -11,20 +11,20 @@ import (
 
 // Settings are the settings of a gateway.
 type Settings struct {
-	// MaxRequest bounds one message, uncompressed, in either direction. 0: its default.
-	MaxRequest int `name:"max-request" default:"4MiB" unit:"bytes" min:"1" help:"largest request and reply"`
+	// MaxRequest bounds one message, as uncompressed protobuf, in either direction. 0: its default.
+	MaxRequest int `name:"max-request" default:"4MiB" unit:"bytes" min:"1" help:"maximum size of a request or a reply"`
 	// CallTimeout bounds the time of a unary call, and is the deadline of one that has none. 0: no
 	// bound.
-	CallTimeout time.Duration `name:"call-timeout" default:"0s" help:"longest time of a unary call, and the deadline of one that has none; 0: none"`
+	CallTimeout time.Duration `name:"call-timeout" default:"0s" help:"maximum time of a unary call, and its deadline if the caller sets none; 0: none"`
 	// Reflection serves gRPC server reflection.
 	Reflection bool `name:"reflection" default:"true" help:"serve gRPC server reflection"`
 	// CORSOrigins are the origins whose pages may call from a browser; none: only those of the
 	// public port itself.
-	CORSOrigins []string `name:"cors-origins" default:"" dev:"localhost" help:"origins whose pages may call from a browser, as in https://app.example.com, https://*.example.com, http://host:* for any port, localhost for this machine on any port, or *; none: no other origin. With dev localhost by default"`
+	CORSOrigins []string `name:"cors-origins" default:"" dev:"localhost" help:"origins whose pages may call from a browser: https://app.example.com, https://*.example.com, http://host:* (any port), localhost (this machine, any port) or *; none: the same origin only; with dev localhost by default"`
 	// CORSCredentials lets these pages send cookies and client certificates.
-	CORSCredentials bool `name:"cors-credentials" default:"false" help:"let pages of cors-origins send cookies and client certificates; not together with *"`
+	CORSCredentials bool `name:"cors-credentials" default:"false" help:"allow pages of cors-origins to send cookies and client certificates; not together with *"`
 	// CORSMaxAge is how long a browser keeps what it was told of an origin.
-	CORSMaxAge time.Duration `name:"cors-max-age" default:"2h" help:"how long a browser may keep the answer that a page may call"`
+	CORSMaxAge time.Duration `name:"cors-max-age" default:"2h" help:"how long browsers may cache the answer to a preflight request"`
 }
 
 // Options configure a Server. Dispatcher is required; a zero value of another field means its

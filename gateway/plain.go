@@ -20,11 +20,9 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/gateway/httprule"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/internal/observe"
 )
-
-// headerServerTimeout is a caller's deadline over plain HTTP, in seconds with a fraction.
-const headerServerTimeout = "X-Server-Timeout"
 
 // plainCall is one plain HTTP request.
 type plainCall struct {
@@ -33,6 +31,9 @@ type plainCall struct {
 	w      http.ResponseWriter
 	// header is the request's.
 	header http.Header
+	// body is the request's, bounded, and as it was before the caller compressed it.
+	body    io.Reader
+	bounded boundedBody
 	// sse: the caller wants a stream as server-sent events.
 	sse bool
 
@@ -58,13 +59,15 @@ func (c *plainCall) fail(e *entities.Error, status int) {
 // servePlain answers a plain HTTP request.
 func (s *Server) servePlain(g *generation, w http.ResponseWriter, r *http.Request) {
 	c := &plainCall{server: s, g: g, w: w, header: r.Header, sse: acceptsEvents(r.Header)}
-	ctx, cancel, problem := withServerTimeout(r.Context(), r.Header)
+	ctx, cancel, problem := withDeadline(r.Context(), r.Header)
 	if problem != nil {
 		writePlainError(w, problem)
 		return
 	}
 	defer cancel()
-	r = r.WithContext(ctx)
+	if ctx != r.Context() {
+		r = r.WithContext(ctx)
+	}
 	defer c.recover(r)
 	if status, problem := c.prepareBody(r); problem != nil {
 		writeHTTPError(w, status, problem)
@@ -86,10 +89,10 @@ func (c *plainCall) recover(r *http.Request) {
 	if cause == nil {
 		return
 	}
-	if cause == http.ErrAbortHandler { //nolint:errorlint // it is passed as it is
+	if cause == http.ErrAbortHandler || mutation.On(mutation.Panics) { //nolint:errorlint // it is passed as it is
 		panic(cause)
 	}
-	c.server.opts.Log.ErrorContext(r.Context(), "an HTTP request made the gateway panic",
+	c.server.opts.Log.ErrorContext(r.Context(), "panic while an HTTP request was served",
 		observe.Command, r.Method+" "+r.URL.Path, observe.Error, cause, "stack", string(debug.Stack()))
 	if c.streamed {
 		panic(http.ErrAbortHandler)
@@ -99,7 +102,7 @@ func (c *plainCall) recover(r *http.Request) {
 		outcome = entities.Unknown
 	}
 	writePlainError(c.w, entities.Errorf(entities.Internal, outcome,
-		"%s %s: the gateway failed: its log has the reason", r.Method, r.URL.Path))
+		"%s %s: the gateway failed: see its log", r.Method, r.URL.Path))
 }
 
 // serveGenerated answers POST /<package.Service>/<Method>.
@@ -113,7 +116,7 @@ func (c *plainCall) serveGenerated(m *discovery.Method, r *http.Request) {
 		c.fail(wrongContentType(contentType), http.StatusUnsupportedMediaType)
 		return
 	}
-	data, ok := c.readBody(r)
+	data, ok := c.readBody()
 	if !ok {
 		return
 	}
@@ -130,6 +133,10 @@ func (c *plainCall) serveGenerated(m *discovery.Method, r *http.Request) {
 // run runs the call. It returns the reply to write: nil after a problem, or if the replies were
 // streamed.
 func (c *plainCall) run(ctx context.Context, m *discovery.Method, payload []byte) *entities.Reply {
+	if limit := c.server.opts.MaxRequest; len(payload) > limit {
+		c.fail(tooLarge(limit), 0)
+		return nil
+	}
 	c.ran = true
 	env := httpEnvelope(c.header, m)
 	if !m.IsUnary() {
@@ -153,43 +160,48 @@ func (c *plainCall) writeReply(m *discovery.Method, reply *entities.Reply) {
 		c.fail(problem, 0)
 		return
 	}
-	setReplyHeaders(c.w.Header(), reply)
-	c.w.Header().Set("Content-Type", contentType)
-	c.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	header := c.w.Header()
+	setReplyHeaders(header, reply)
+	if header["Content-Type"] = typeJSON; contentType != contentTypeJSON {
+		header["Content-Type"] = []string{contentType}
+	}
+	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	_, _ = c.w.Write(body) // the caller may have left
 }
 
-// prepareBody bounds the request's body in size and time, and decompresses it. r is a copy of
-// net/http's request, which must keep its own body.
+// typeJSON is the content type of most responses.
+//
+//nolint:gochecknoglobals // a constant
+var typeJSON = []string{contentTypeJSON}
+
+// prepareBody bounds the request's body in size and time, and decompresses it.
 func (c *plainCall) prepareBody(r *http.Request) (int, *entities.Error) {
-	limit := c.server.opts.MaxRequest
+	limit := jsonBytes(c.server.opts.MaxRequest)
 	if r.ContentLength > int64(limit) {
 		return 0, tooLarge(limit)
 	}
-	r.Body = timeBody(c.w, r, c.server.opts.BodyTimeout)
-	body := &boundedBody{Reader: r.Body, Closer: r.Body, left: limit}
+	c.bounded = boundedBody{Reader: timeBody(c.w, r, c.server.opts.BodyTimeout), left: limit}
+	c.body = &c.bounded
 	encoding := strings.Join(r.Header.Values("Content-Encoding"), ", ")
 	switch strings.ToLower(encoding) {
 	case "", "identity":
 	case "gzip", "x-gzip":
-		body = &boundedBody{Reader: &lazyGzip{packed: body}, Closer: r.Body, left: limit}
-		r.ContentLength = -1
+		c.body = &boundedBody{Reader: &lazyGzip{packed: c.body}, left: limit}
 	default:
 		c.w.Header().Set("Accept-Encoding", "gzip")
 		return http.StatusUnsupportedMediaType, invalid("content encoding %q is not served: use gzip, or none", encoding)
 	}
-	r.Body = body
 	return 0, nil
 }
 
 // readBody reads the whole request. It returns false after recording a problem.
-func (c *plainCall) readBody(r *http.Request) ([]byte, bool) {
-	data, err := io.ReadAll(r.Body)
+func (c *plainCall) readBody() ([]byte, bool) {
+	data, err := io.ReadAll(c.body)
 	switch {
 	case err == nil:
 		return data, true
 	case errors.Is(err, errTooLarge):
-		c.fail(tooLarge(c.server.opts.MaxRequest), 0)
+		c.fail(tooLarge(jsonBytes(c.server.opts.MaxRequest)), 0)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.fail(invalid("the request's body did not arrive within %s: send it faster, or in smaller requests",
 			c.server.opts.BodyTimeout),
@@ -237,7 +249,6 @@ func tooLarge(limit int) *entities.Error {
 // boundedBody fails with errTooLarge after so many bytes.
 type boundedBody struct {
 	io.Reader
-	io.Closer
 	left int
 }
 
@@ -269,22 +280,18 @@ func (l *lazyGzip) Read(p []byte) (int, error) {
 	return l.unpacked.Read(p)
 }
 
-// withServerTimeout applies the deadline in a caller's header.
-func withServerTimeout(ctx context.Context, header http.Header) (context.Context, context.CancelFunc, *entities.Error) {
-	text, problem := single(headerServerTimeout, header.Values(headerServerTimeout))
+// withDeadline applies the deadlines in the headers of a plain request.
+func withDeadline(ctx context.Context, header http.Header) (context.Context, context.CancelFunc, *entities.Error) {
+	text, problem := grpcTimeout(header, formConnect)
 	if problem != nil {
 		return nil, nil, problem
 	}
-	if text == "" {
-		return ctx, func() {}, nil
+	ctx, cancel, problem := withServerTimeout(ctx, header[canonicalNames[atServerTimeout]])
+	if problem != nil || text == "" {
+		return ctx, cancel, problem
 	}
-	seconds, err := strconv.ParseFloat(text, 64)
-	const most = float64(24 * time.Hour / time.Second)
-	if err != nil || !(seconds > 0) { // also refuses NaN
-		return nil, nil, invalid("%s is %q: it must be a number of seconds above 0", headerServerTimeout, text)
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(min(seconds, most)*float64(time.Second)))
-	return ctx, cancel, nil
+	ctx, cancelSooner := context.WithTimeout(ctx, timeoutOf(text))
+	return ctx, func() { cancelSooner(); cancel() }, nil
 }
 
 // isJSON reports whether a content type is JSON, which is also the default.
@@ -331,7 +338,7 @@ func writeHTTPError(w http.ResponseWriter, httpStatus int, e *entities.Error) {
 	if httpStatus == 0 {
 		httpStatus = v.http
 	}
-	body, contentType := errorBody(e), contentTypeJSON
+	body, contentType := append(errorBody(e), '\n'), contentTypeJSON
 	if v.bare {
 		body, contentType = []byte(e.Message), "text/plain; charset=utf-8"
 	}
@@ -353,11 +360,8 @@ func writeHTTPError(w http.ResponseWriter, httpStatus int, e *entities.Error) {
 // errorBody returns an error as google.rpc.Status in JSON.
 func errorBody(e *entities.Error) []byte {
 	encoded, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(statusOf(e).Proto())
-	if err == nil {
-		encoded, err = compactAppend(nil, encoded)
-	}
 	if err != nil { // the message is not UTF-8
-		encoded = fmt.Appendf(nil, `{"code":%d,"message":"","details":[]}`, verdictOf(e).code)
+		return fmt.Appendf(nil, `{"code":%d,"message":"","details":[]}`, verdictOf(e).code)
 	}
-	return encoded
+	return httprule.Compact(encoded)
 }

@@ -122,6 +122,7 @@ func TestPlainRefusals(t *testing.T) {
 	fake := &dispatcher{}
 	w := newWorld(t, fake, func(o *gateway.Options) { o.MaxRequest = 1 << 10 })
 	long := `{"cartId":"` + strings.Repeat("x", 2<<10) + `"}`
+	longText := strings.ReplaceAll(long, "cartId", "text")
 	deep := strings.Repeat(`{"item":`, 100) + strings.Repeat(`}`, 100)
 	for _, tc := range []struct {
 		name, method, path, body, contentType string
@@ -146,7 +147,7 @@ func TestPlainRefusals(t *testing.T) {
 		{"form", "POST", "/v1/carts/1/items", `{}`, "application/x-www-form-urlencoded", 415, "application/x-www-form-urlencoded"},
 		{"form, generated", "POST", "/shop.v1.CartService/Plain", `{}`, "application/x-www-form-urlencoded", 415, "application/json"},
 		{"text", "POST", "/v1/carts/1/items", `{}`, "text/plain", 415, "text/plain"},
-		{"too large", "POST", "/v1/carts/1/items", long, jsonValue, 413, "1024 bytes"},
+		{"too large", "POST", "/v1/carts/1/items", longText, jsonValue, 413, "1024 bytes"},
 		{"too large, generated", "POST", "/shop.v1.CartService/Plain", long, jsonValue, 413, "1024 bytes"},
 		{"unknown path", "GET", "/v2/carts", "", "", 404, "GET /v2/carts"},
 		{"unknown method", "POST", "/shop.v1.CartService/Nope", `{}`, jsonValue, 404, "/shop.v1.CartService/Nope"},
@@ -377,7 +378,7 @@ func TestPlainStreamFailures(t *testing.T) {
 	}}
 	w := newWorld(t, fake, nil)
 	if got := w.http("GET", "/v1/out/a", ""); got.status != 500 ||
-		got.body != `{"code":2,"message":"boom","details":[]}` {
+		got.body != `{"code":2,"message":"boom","details":[]}`+"\n" {
 		t.Errorf("before: %d %q", got.status, got.body)
 	}
 	after = 1

@@ -34,7 +34,7 @@ func (s *Server) registerReflection(server *grpc.Server) {
 }
 
 // reflectionV1 is grpc.reflection.v1: it lists everything, answers with a file and all that it
-// imports, and says NOT_FOUND.
+// imports, and says NOT_FOUND. A stream has the catalog that was current when it began.
 type reflectionV1 struct {
 	reflectionpb.UnimplementedServerReflectionServer
 	server *Server
@@ -182,6 +182,8 @@ func reflectOn(answer *reflectionpb.ServerReflectionResponse, catalog *discovery
 	return nil
 }
 
+// findFile looks in the function's files first: a function may bring a newer version of a file that
+// this process has linked in, and its clients expect that one.
 func findFile(catalog *discovery.Catalog, path string) (protoreflect.FileDescriptor, error) {
 	fd, err := catalog.Files().FindFileByPath(path)
 	if err != nil && isOwnFile(path) {
@@ -210,6 +212,7 @@ func isOwnFile(path string) bool {
 	})
 }
 
+// extensionNumbers lists the extensions of a message in all files of the function, in order.
 func extensionNumbers(answer *reflectionpb.ServerReflectionResponse, catalog *discovery.Catalog,
 	message protoreflect.FullName,
 ) error {

@@ -21,7 +21,7 @@ type restRouter struct {
 // newRESTRouter compiles the rules of a catalog. The error names a rule that cannot be served.
 func newRESTRouter(catalog *discovery.Catalog, json *jsonCodec) (*restRouter, error) {
 	router := &restRouter{
-		rules:   httprule.NewRouter(json.UnmarshalOptions, json.MarshalOptions),
+		rules:   httprule.NewRouter(json.typeOf, json.UnmarshalOptions, json.MarshalOptions),
 		methods: map[protoreflect.FullName]*discovery.Method{},
 	}
 	for _, service := range catalog.Services() {
@@ -69,7 +69,7 @@ func badRequest(r *http.Request, err error) *entities.Error {
 // serveRule answers a request by its rule.
 func (c *plainCall) serveRule(m *discovery.Method, match *httprule.Match, r *http.Request) {
 	c.rule = match.Rule
-	data, ok := c.readBody(r)
+	data, ok := c.readBody()
 	if !ok {
 		return
 	}

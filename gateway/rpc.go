@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -81,6 +82,9 @@ func formOf(r *http.Request, isMethod func(path string) bool) rpcForm {
 
 // mediaType returns a content type in lower case and without parameters, and its charset.
 func mediaType(text string) (media, charset string) {
+	if text == contentTypeJSON || text == "" { // of most requests
+		return text, ""
+	}
 	media, params, err := mime.ParseMediaType(text)
 	if err != nil { // a bad parameter spoils only the parameters
 		media, _, _ = strings.Cut(text, ";")
@@ -145,11 +149,11 @@ func runtimeMethods(server *grpc.Server) func(path string) *discovery.Method {
 	}
 }
 
-// jsonBytes bounds a message in JSON, which takes more space than the protobuf message whose size
-// is limited.
+// jsonBytes bounds a message in JSON while it is read. What decides is the size of the protobuf
+// message, as in the other protocols; a text of it may be six times as long with escapes alone.
 func jsonBytes(limit int) int {
-	const jsonGrowth, most = 4, 1 << 30
-	return min(jsonGrowth*limit, most)
+	const jsonGrowth, most = 8, 1 << 30
+	return max(limit, min(jsonGrowth*limit, most))
 }
 
 // serve answers a call. It works on a copy of the request: net/http must find its own body in its
@@ -220,6 +224,7 @@ func (f *rpcFront) accept(c *rpcCall, r *http.Request) (status int, problem *ent
 	}
 	c.method = m
 	switch {
+	case subtype == subtypeJSON && c.form == formGRPC: // the server reads and writes it
 	case subtype == subtypeJSON && (charset == "" || charset == "utf-8" || !c.form.isConnect()):
 		c.json = f.json
 	case subtype == subtypeProto:
@@ -254,15 +259,19 @@ func (f *rpcFront) request(c *rpcCall, r *http.Request) (*http.Request, *entitie
 	if problem != nil {
 		return nil, problem
 	}
-	messages, problem := f.reader(c, r)
+	if c.form == formGRPC {
+		header["Content-Type"] = []string{c.contentType} // the reply is in the same encoding
+	}
+	body := &requestBody{ReadCloser: r.Body}
+	messages, problem := f.reader(c, r, body)
 	if problem != nil {
 		return nil, problem
 	}
 	ctx := context.WithValue(r.Context(), rpcCallKey{}, c)
 	if c.method.ClientStreams {
 		flow := &inflow{
-			body: &messageStream{messageReader: messages, closer: r.Body}, control: http.NewResponseController(c.w),
-			room: f.limit + 2*grpcEnvelopeBytes, changed: make(chan struct{}, 1),
+			body: &messageStream{messageReader: messages, closer: body}, request: body,
+			control: http.NewResponseController(c.w), room: f.limit + 2*grpcEnvelopeBytes, changed: make(chan struct{}, 1),
 		}
 		return asGRPC(context.WithValue(ctx, inflowKey{}, flow), r, header, flow), nil
 	}
@@ -340,7 +349,7 @@ func grpcTimeout(header http.Header, form rpcForm) (string, *entities.Error) {
 		}
 		if !isNumber(text, maxConnectTimeoutDigits) {
 			return "", invalid("%s is %q: it must be a number of milliseconds with at most %d digits",
-				headerConnectTimeout, text, maxConnectTimeoutDigits)
+				strings.ToLower(headerConnectTimeout), text, maxConnectTimeoutDigits)
 		}
 		if len(text) <= maxTimeoutDigits {
 			return text + "m", nil
@@ -348,7 +357,7 @@ func grpcTimeout(header http.Header, form rpcForm) (string, *entities.Error) {
 		return text[:len(text)-3] + "S", nil // a thousandth of it, in seconds
 	}
 	text := header.Get("Grpc-Timeout")
-	if text == "" {
+	if text == "" || form == formPlain {
 		return "", nil
 	}
 	if !isNumber(text[:len(text)-1], maxTimeoutDigits) || !strings.Contains("HMSmun", text[len(text)-1:]) {
@@ -356,6 +365,17 @@ func grpcTimeout(header http.Header, form rpcForm) (string, *entities.Error) {
 			text, maxTimeoutDigits)
 	}
 	return text, nil
+}
+
+// timeoutOf returns a timeout that grpcTimeout has checked.
+func timeoutOf(text string) time.Duration {
+	last := len(text) - 1
+	n, _ := strconv.ParseInt(text[:last], 10, 64) // at most maxTimeoutDigits digits
+	unit := map[byte]time.Duration{
+		'H': time.Hour, 'M': time.Minute, 'S': time.Second,
+		'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+	}[text[last]]
+	return time.Duration(min(n, math.MaxInt64/int64(unit))) * unit
 }
 
 func isNumber(text string, digits int) bool {

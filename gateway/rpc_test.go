@@ -1,8 +1,10 @@
 package gateway_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -54,10 +56,11 @@ func TestRPCBytes(t *testing.T) {
 	version := func(v string) []string { return []string{"Connect-Protocol-Version", v} }
 	notApplied := `"metadata":{"millrace-outcome":["not_applied"]}`
 	for _, tc := range []struct {
-		name, path, contentType, body string
-		headers                       []string
-		status                        int
-		wantType, want                string
+		// method is that of the request: POST with a content type, otherwise GET.
+		method, name, path, contentType, body string
+		headers                               []string
+		status                                int
+		wantType, want                        string
 		// outcome is that of a unary Connect response.
 		outcome string
 	}{
@@ -91,8 +94,8 @@ func TestRPCBytes(t *testing.T) {
 		{
 			name: "web, unknown method", path: nope, contentType: web, body: frame(0, ""), wantType: web,
 			want: frame(0x80, "grpc-status: 12\r\ngrpc-message: no method "+nope+
-				" is served here: list the methods with server reflection, or look for a typing"+
-				" mistake\r\nmillrace-outcome: not_applied\r\n"),
+				" is served here: check its spelling, or list the methods with server"+
+				" reflection\r\nmillrace-outcome: not_applied\r\n"),
 		},
 		{
 			name: "web, a bad timeout", path: plain, contentType: web, body: frame(0, request),
@@ -178,21 +181,21 @@ func TestRPCBytes(t *testing.T) {
 			name: "connect, unknown method", path: nope, contentType: "application/json", body: `{}`,
 			headers: version("1"), status: 404,
 			wantType: "application/json", outcome: "not_applied",
-			want: `{"code":"unimplemented","message":"no method ` + nope + ` is served here: list the methods` +
-				` with server reflection, or look for a typing mistake"}`,
+			want: `{"code":"unimplemented","message":"no method ` + nope + ` is served here: check its spelling, or list` +
+				` the methods with server reflection"}`,
 		},
 		{
 			name: "connect, a bad timeout", path: plain, contentType: "application/proto", body: request,
 			headers: []string{"Connect-Timeout-Ms", "1.5"}, status: 400,
 			wantType: "application/json", outcome: "not_applied",
-			want: `{"code":"invalid_argument","message":"Connect-Timeout-Ms is \"1.5\": it must be a number of` +
+			want: `{"code":"invalid_argument","message":"connect-timeout-ms is \"1.5\": it must be a number of` +
 				` milliseconds with at most 10 digits"}`,
 		},
 		{
 			name: "connect, a timeout of eleven digits", path: plain, contentType: "application/proto", body: request,
 			headers: []string{"Connect-Timeout-Ms", "10000000000"}, status: 400,
 			wantType: "application/json", outcome: "not_applied",
-			want: `{"code":"invalid_argument","message":"Connect-Timeout-Ms is`,
+			want: `{"code":"invalid_argument","message":"connect-timeout-ms is`,
 		},
 		{
 			name: "connect, a timeout of ten digits", path: plain, contentType: "application/proto", body: request,
@@ -202,7 +205,7 @@ func TestRPCBytes(t *testing.T) {
 			name: "connect, another charset",
 			path: plain, contentType: "application/json; charset=latin1", body: `{"cartId":"42"}`,
 			headers: version("1"), status: 415, wantType: "application/json", outcome: "not_applied",
-			want: `{"code":"invalid_argument","message":"content type \"application/json; charset=latin1\" is` +
+			want: `{"code":"unknown","message":"content type \"application/json; charset=latin1\" is` +
 				` not served for ` + plain + `: use application/proto, application/json"}`,
 		},
 		{
@@ -218,9 +221,14 @@ func TestRPCBytes(t *testing.T) {
 			want: `{"code":"invalid_argument","message":"` + plain + `: the request is not valid JSON`,
 		},
 		{
+			name: "connect, another HTTP method", method: "DELETE", path: plain, contentType: "application/proto", body: request,
+			status: 405, wantType: "application/json", outcome: "not_applied",
+			want: `{"code":"unknown","message":"DELETE ` + plain + ` is not served: use POST"}`,
+		},
+		{
 			name: "connect, a stream as unary", path: out, contentType: "application/proto", body: line, status: 415,
 			wantType: "application/json", outcome: "not_applied",
-			want: `{"code":"invalid_argument","message":"` + out + ` streams: send content-type` +
+			want: `{"code":"unknown","message":"` + out + ` streams: send content-type` +
 				` application/connect+proto or application/connect+json"}`,
 		},
 
@@ -246,8 +254,8 @@ func TestRPCBytes(t *testing.T) {
 			path: nope, contentType: "application/connect+proto", body: frame(0, line),
 			wantType: "application/connect+proto",
 			want: frame(2, `{"error":{"code":"unimplemented","message":"no method `+nope+
-				` is served here: list the methods with server reflection, or look for a typing`+
-				` mistake"},`+notApplied+`}`),
+				` is served here: check its spelling, or list the methods with server`+
+				` reflection"},`+notApplied+`}`),
 		},
 		{
 			name: "connect stream, an end from the caller",
@@ -267,7 +275,7 @@ func TestRPCBytes(t *testing.T) {
 			name: "connect stream, unary method",
 			path: plain, contentType: "application/connect+proto", body: frame(0, request), status: 415,
 			wantType: "application/json", outcome: "not_applied",
-			want: `{"code":"invalid_argument","message":"` + plain + ` has one message in each direction`,
+			want: `{"code":"unknown","message":"` + plain + ` has one message in each direction`,
 		},
 
 		{
@@ -317,13 +325,13 @@ func TestRPCBytes(t *testing.T) {
 			name: "get, no encoding", path: get(look, "connect=v1&message=%7B%7D"), status: 415,
 			outcome:  "not_applied",
 			wantType: "application/json",
-			want:     `{"code":"invalid_argument","message":"parameter encoding is \"\": use proto or json"}`,
+			want:     `{"code":"unknown","message":"parameter encoding is \"\": use proto or json"}`,
 		},
 		{
 			name: "get, a method with side effects",
 			path: get(plain, "connect=v1&encoding=json&message=%7B%7D"), status: 405, outcome: "not_applied",
 			wantType: "application/json",
-			want:     `{"code":"unimplemented","message":"` + plain + ` may have side effects`,
+			want:     `{"code":"unknown","message":"` + plain + ` may have side effects`,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -331,7 +339,7 @@ func TestRPCBytes(t *testing.T) {
 			w.always(w.reply("Cart", `{"cartId":"42","totalCents":"7"}`))
 			method, headers := "GET", tc.headers
 			if tc.contentType != "" {
-				method, headers = "POST", append([]string{jsonType, tc.contentType}, tc.headers...)
+				method, headers = cmp.Or(tc.method, "POST"), append([]string{jsonType, tc.contentType}, tc.headers...)
 			}
 			got := w.http(method, tc.path, tc.body, headers...)
 			if tc.status == 0 {
@@ -419,26 +427,32 @@ func TestNativeContentTypes(t *testing.T) {
 	w := newWorld(t, &dispatcher{}, nil)
 	w.always(w.reply("Cart", `{"cartId":"42"}`))
 	client := webClient(t, true)
-	for _, contentType := range []string{"application/grpc;charset=utf-8", "APPLICATION/GRPC", "application/grpc+proto; x=1"} {
+	const proto, json = "\x0a\x0242", `{"cartId":"42"}`
+	const jsonReply = `{"cartId":"42","items":[],"totalCents":"0"}`
+	for _, c := range []struct{ contentType, message, reply string }{
+		{"application/grpc;charset=utf-8", proto, proto},
+		{"APPLICATION/GRPC", proto, proto},
+		{"application/grpc+proto; x=1", proto, proto},
+		{"application/grpc+json; x=1", json, jsonReply},
+		{"Application/gRPC+JSON", json, jsonReply},
+	} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.addr+"/shop.v1.CartService/Plain",
-			strings.NewReader(frame(0, "\x0a\x0242")))
+			strings.NewReader(frame(0, c.message)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Header.Set(jsonType, contentType)
+		r.Header.Set(jsonType, c.contentType)
 		r.Header.Set("Te", "trailers")
 		got, err := client.Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		body := make([]byte, 20)
-		n, _ := got.Body.Read(body)
-		for err == nil {
-			_, err = got.Body.Read(make([]byte, 1))
-		}
+		body, err := io.ReadAll(got.Body)
 		_ = got.Body.Close()
-		if got.Trailer.Get("Grpc-Status") != "0" || string(body[:n]) != frame(0, "\x0a\x0242") {
-			t.Errorf("%s: %d %v %v %q", contentType, got.StatusCode, got.Header, got.Trailer, body[:n])
+		isJSON := strings.Contains(got.Header.Get(jsonType), "json")
+		if err != nil || got.Trailer.Get("Grpc-Status") != "0" || string(body) != frame(0, c.reply) ||
+			isJSON != (c.reply != proto) {
+			t.Errorf("%s: %d %v %v %q, %v", c.contentType, got.StatusCode, got.Header, got.Trailer, body, err)
 		}
 		client.CloseIdleConnections() // the next one is sniffed again
 	}

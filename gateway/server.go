@@ -171,8 +171,8 @@ func (s *Server) whileOpen(f func()) bool {
 }
 
 // await returns the newest generation with a catalog. Before the first catalog it waits, bounded in
-// time and number of calls. Its error is about a call that never ran: see
-// entities.Error.ForCommand.
+// time and number of calls; CallTimeout bounds it too. Its error is about a call that never ran:
+// see entities.Error.ForCommand.
 func (s *Server) await(ctx context.Context) (*generation, *entities.Error) {
 	if g := s.current.Load(); g != nil {
 		return g, nil
@@ -182,7 +182,11 @@ func (s *Server) await(ctx context.Context) (*generation, *entities.Error) {
 		return nil, unavailable("function not discovered yet, and too many calls wait for it: call again later")
 	}
 	defer s.stats.waiting.Add(-1)
-	over, cancel := s.opts.Clock.After(s.opts.FunctionWait)
+	patience := s.opts.FunctionWait
+	if limit := s.opts.CallTimeout; limit > 0 {
+		patience = min(patience, limit)
+	}
+	over, cancel := s.opts.Clock.After(patience)
 	defer cancel()
 	select {
 	case <-s.discovered:
@@ -194,6 +198,7 @@ func (s *Server) await(ctx context.Context) (*generation, *entities.Error) {
 	case <-ctx.Done():
 		failure := asError(ctx.Err())
 		failure.Outcome = entities.NotApplied // it never ran
+		failure.Message += ", the function is not discovered yet: nothing was applied"
 		return nil, failure
 	}
 }
@@ -307,6 +312,7 @@ func (s *Server) hand(c *conn, to serverKind) bool {
 				}
 			})
 		})
+		c.Conn = &lazyDeadline{Conn: c.Conn}
 		return s.webConns.give(c)
 	}
 	for !s.isClosing() {
@@ -356,7 +362,7 @@ func (s *Server) stop(ctx context.Context) error {
 	cut := s.web.Shutdown(ctx) != nil // ctx ended first
 	for _, g := range leaving {
 		select {
-		case <-g.drained:
+		case <-g.idle:
 		case <-ctx.Done():
 			cut = true
 		}

@@ -93,7 +93,7 @@ func (c *plainCall) runStream(ctx context.Context, m *discovery.Method, payload 
 	}
 }
 
-// onlyMessage is a stream of one message.
+// onlyMessage is a stream of one message: the request of a caller that cannot stream.
 func onlyMessage(payload []byte) func(context.Context) ([]byte, error) {
 	read := false
 	return func(context.Context) ([]byte, error) {
@@ -106,7 +106,8 @@ func onlyMessage(payload []byte) func(context.Context) ([]byte, error) {
 }
 
 // plainStream writes the replies of a streamed call: JSON documents, one per line; server-sent
-// events; or the bytes of google.api.HttpBody.
+// events; or the bytes of google.api.HttpBody. Each reply is flushed: a reader waits for it. The
+// headers of the first reply are those of the response; later ones cannot be sent.
 type plainStream struct {
 	call *plainCall
 	m    *discovery.Method
@@ -163,13 +164,16 @@ func (p *plainStream) fail(failure *entities.Error) {
 		p.call.fail(failure, 0)
 		return
 	}
+	// Lines of JSON, and bytes, have no place for an error: a stream that ends as if it were complete
+	// would be taken for the whole answer.
 	if !p.call.sse || p.raw() {
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = p.call.w.Write(event("error", "", errorBody(failure))) // the caller may have left
 }
 
-// event is a server-sent event. data has no line breaks, because it is compact JSON.
+// event is a server-sent event. data has no line breaks, because it is compact JSON. Its id is the
+// token: the position of the state that it shows, for later reads of the page.
 func event(name, id string, data []byte) []byte {
 	var b []byte
 	if name != "" {

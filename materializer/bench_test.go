@@ -66,6 +66,44 @@ func BenchmarkFold(b *testing.B) {
 		}
 		perRecord(b)
 	})
+	for _, consumed := range []bool{false, true} {
+		name := "owner with a feed"
+		if consumed {
+			name = "owner with a consumer"
+		}
+		b.Run(name, func(b *testing.B) {
+			image := &materializer.Image{
+				Log: s.log, Journal: journal, TopicID: "topic", Store: memstore.New(), Address: address,
+			}
+			feed := materializer.NewFeeds(materializer.DefaultFeedBytes).Feed(image)
+			b.ReportAllocs()
+			for b.Loop() {
+				fold := materializer.NewFold(address, "topic", materializer.Meta{})
+				var c *materializer.Consumer
+				if consumed {
+					c = feed.Consume(materializer.Meta{}, materializer.EveryType())
+				}
+				tap := feed.Open(fold, materializer.Owning)
+				for i := range entries {
+					if _, err := fold.Step(sink{}, &entries[i]); err != nil {
+						b.Fatal(err)
+					}
+					if i%16 < 15 {
+						continue
+					}
+					if tap.Publish(); consumed {
+						if _, err := c.Next(b.Context()); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+				if consumed {
+					c.Close()
+				}
+			}
+			perRecord(b)
+		})
+	}
 	b.Run("reader", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -2,7 +2,7 @@ package materializer
 
 import (
 	"bytes"
-	"iter"
+	"errors"
 )
 
 // Difference is a row that two folds of a partition do not agree on.
@@ -18,28 +18,17 @@ func (d Difference) String() string { return d.Row + " " + d.What }
 // for each that differs, until it returns an error. What a worker sweeps from its store, because it
 // does not count any more, need not be there. After a repair (restored), records have found other
 // places in the log: position and index are not compared.
-func Compare(store, fold Partition, restored bool, on func(Difference) error) error {
-	var scanErr error
-	next := func(p Partition) (func() ([]byte, []byte, bool), func()) {
-		lower, upper := p.Address.Range()
-		return iter.Pull2(func(yield func(key, value []byte) bool) {
-			if err := p.Rows.Scan(lower, upper, yield); err != nil {
-				scanErr = err
-			}
-		})
-	}
-	have, stopHave := next(store)
-	defer stopHave()
-	want, stopWant := next(fold)
-	defer stopWant()
-	a, av, aok := have()
-	b, bv, bok := want()
-	for (aok || bok) && scanErr == nil {
+func Compare(store, fold Partition, restored bool, on func(Difference) error) (err error) {
+	have, want := store.all(), fold.all()
+	defer func() { err = errors.Join(err, have.Close(), want.Close()) }()
+	isStored, isFolded := have.First(), want.First()
+	for (isStored || isFolded) && have.Error() == nil && want.Error() == nil {
+		a, b := have.Key(), want.Key()
 		var order int
 		switch {
-		case !bok:
+		case !isFolded:
 			order = -1
-		case !aok:
+		case !isStored:
 			order = 1
 		default:
 			order = bytes.Compare(underAddress(fold.Address, a), b)
@@ -53,8 +42,8 @@ func Compare(store, fold Partition, restored bool, on func(Difference) error) er
 			what = extra(key, restored)
 		case order > 0:
 			what = missing(key, restored)
-		case !bytes.Equal(av, bv):
-			what = unequal(key, av, bv, restored)
+		case !bytes.Equal(have.Value(), want.Value()):
+			what = unequal(key, have.Value(), want.Value(), restored)
 		}
 		if what != "" {
 			if err := on(Difference{Row: rowName(key), What: what}); err != nil {
@@ -62,14 +51,17 @@ func Compare(store, fold Partition, restored bool, on func(Difference) error) er
 			}
 		}
 		if order <= 0 {
-			a, av, aok = have()
+			isStored = have.Next()
 		}
 		if order >= 0 {
-			b, bv, bok = want()
+			isFolded = want.Next()
 		}
 	}
-	return scanErr
+	return nil
 }
+
+// all goes over all rows of the partition.
+func (p Partition) all() Iterator { return p.Rows.Iterator(p.Address.Range()) }
 
 // underAddress is the key of the same row under another address.
 func underAddress(a Address, key []byte) []byte {
@@ -101,14 +93,14 @@ func unequal(key, have, want []byte, restored bool) string {
 	if k, _ := kindOf(key); k != nil && k.same != nil && k.same(have, want, restored) {
 		return ""
 	}
-	return "is another one in the log"
+	return "differs from the one in the log"
 }
 
 // sameMeta: an owner does not know the times of claims. All else must be the same, unless a repair
 // has written records again.
 func sameMeta(have, want []byte, restored bool) bool {
-	a, err := parseMeta(have)
-	b, err2 := parseMeta(want)
+	a, err := ParseMeta(have)
+	b, err2 := ParseMeta(want)
 	a.LogTime, b.LogTime = 0, 0
 	return restored || (err == nil && err2 == nil && a == b)
 }

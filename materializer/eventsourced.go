@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 // eventSourced is the kind of event-sourced entities: a snapshot, and the events after it.
@@ -115,8 +116,8 @@ func (eventSourced) restore(r *Restoration, entity entities.Key, prefix []byte, 
 	next := before.Sequence
 	switch {
 	case imageSnapshot < baseSnapshot, imageSnapshot > baseSnapshot && imageSnapshot <= before.Sequence:
-		return fmt.Errorf("%w: of %s the log has %d events and a snapshot of %d, the store has one of %d",
-			ErrNotAhead, entity, before.Sequence, baseSnapshot, imageSnapshot)
+		return fmt.Errorf("%w: of %s the log has %s and a snapshot of %d, the store has one of %d",
+			ErrNotAhead, entity, plural.Of(before.Sequence, "event"), baseSnapshot, imageSnapshot)
 	case imageSnapshot > baseSnapshot:
 		if !r.put([]byte(entity.String()), snapshot.Value, record.Envelope{
 			Kind: record.Snapshot, Sequence: imageSnapshot, PreviousSnapshot: baseSnapshot, TypeURL: snapshot.TypeURL,
@@ -162,7 +163,7 @@ func (r *Restoration) checkEvent(entity entities.Key, prefix []byte, sequence ui
 	}
 	base, err := counterpart(r.base, key)
 	if err == nil && !bytes.Equal(image, base) {
-		return fmt.Errorf("%w: event %d of %s is another one in the log", ErrNotAhead, sequence, entity)
+		return fmt.Errorf("%w: event %d of %s differs from the one in the log", ErrNotAhead, sequence, entity)
 	}
 	return err
 }

@@ -26,3 +26,9 @@ func FoldedKinds() (names []string) {
 	}
 	return names
 }
+
+// Live reports whether a piece comes from the memory of a feed, not from the log.
+func (p *Piece) Live() bool { return p.live }
+
+// Has reports whether a record with this key is of one of the types.
+func (t Types) Has(key []byte) bool { return t.has(key) }

@@ -29,8 +29,8 @@ type Fold struct {
 type FoldCounts struct {
 	// Records is the number of records, Events that of stored events.
 	Records, Events uint64
-	// Stale records were void by the reader rule, Foreign ones had no readable envelope.
-	Stale, Foreign uint64
+	// Void records did not count by the reader rule, Foreign ones had no readable envelope.
+	Void, Foreign uint64
 	// DroppedGroups were incomplete when another group began under the same owner: an alarm.
 	DroppedGroups uint64
 	// Jumped are claims that were void because their epoch was absurdly high: an alarm.
@@ -65,7 +65,7 @@ func (f *Fold) Record(rows Rows, r *broker.Record) (record.Verdict, error) {
 // Step folds one decoded record, which was not read: an owner's own. The entry is not kept. Errors
 // are those of Record.
 func (f *Fold) Step(rows Rows, e *Entry) (record.Verdict, error) {
-	read, err := f.judge(nil, e)
+	read, err := f.classify(nil, e)
 	if err == nil {
 		err = f.Apply(rows, read)
 	}
@@ -104,7 +104,7 @@ func (f *Fold) misplaced(id []byte, e *Entry) error {
 
 // WriteMeta writes the meta row of all rows written so far. It must be in the same batch.
 func (f *Fold) WriteMeta(rows Rows) error {
-	f.value = f.meta.append(f.value[:0])
+	f.value = f.meta.Append(f.value[:0])
 	return rows.Put(f.address.metaKey(), f.value)
 }
 

@@ -174,7 +174,7 @@ func TestFoldByExample(t *testing.T) {
 	}); err != nil || !slices.Equal(offsets, []int64{1, 2, 3, 4}) {
 		t.Errorf("history %v, %v", offsets, err)
 	}
-	if c := fold.Counts(); c.Stale != 1 || c.Foreign != 1 || c.Events != 6 {
+	if c := fold.Counts(); c.Void != 1 || c.Foreign != 1 || c.Events != 6 {
 		t.Errorf("counts %+v", c)
 	}
 	meta, _, err := view.Meta()

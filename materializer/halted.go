@@ -114,7 +114,7 @@ func StartOver(store Store, a Address, topicID string, start int64) error {
 	meta := MetaFrom(topicID, start)
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // the log has it
-	return errors.Join(batch.Put(a.metaKey(), meta.append(nil)), batch.Commit(), store.Flush())
+	return errors.Join(batch.Put(a.metaKey(), meta.Append(nil)), batch.Commit(), store.Flush())
 }
 
 func (a Address) haltedKey() []byte { return a.row(nil, rowHalted) }

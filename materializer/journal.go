@@ -190,9 +190,9 @@ type GapRecord struct {
 	Foreign bool
 }
 
-// reading is how far a partition was read, and the state by which the next record is judged.
-// Journal and Fold share it, so that an owner judges its own records, which it does not read, in
-// the same way.
+// reading is how far a partition was read, and the state by which the next record is classified.
+// Journal and Fold share it, so that an owner classifies its own records, which it does not read,
+// in the same way.
 type reading struct {
 	address Address
 	rule    record.Rule
@@ -260,7 +260,7 @@ func (r *reading) Released() bool { return r.rule.Current == r.released }
 // Counts returns what was read so far.
 func (r *reading) Counts() FoldCounts { return r.counts }
 
-// read judges a record of the log.
+// read classifies a record of the log.
 func (r *reading) read(rec *broker.Record) (*Read, error) {
 	r.entry.Offset, r.entry.Key, r.entry.Value = rec.Offset, rec.Key, rec.Value
 	if err := r.parser.Parse(rec.Header(record.HeaderKey), &r.entry.Envelope); err != nil {
@@ -271,7 +271,7 @@ func (r *reading) read(rec *broker.Record) (*Read, error) {
 		// append time.
 		r.entry.Envelope.LogTime = rec.Time.UnixNano()
 	}
-	return r.judge(rec, &r.entry)
+	return r.classify(rec, &r.entry)
 }
 
 // foreign takes a record without an envelope, which changes nothing.
@@ -287,8 +287,8 @@ func (r *reading) foreign(rec *broker.Record, why error) (*Read, error) {
 	return &r.current, nil
 }
 
-// judge judges a decoded record.
-func (r *reading) judge(rec *broker.Record, e *Entry) (*Read, error) {
+// classify applies the reader rule to a decoded record.
+func (r *reading) classify(rec *broker.Record, e *Entry) (*Read, error) {
 	r.counts.Records++
 	now := &r.current
 	*now = Read{Entry: e, Record: rec, Before: r.rule.Current}
@@ -307,7 +307,7 @@ func (r *reading) judge(rec *broker.Record, e *Entry) (*Read, error) {
 	}
 	switch now.Verdict {
 	case record.Void:
-		r.counts.Stale++
+		r.counts.Void++
 		if now.Jumps() {
 			r.counts.Jumped++
 		}

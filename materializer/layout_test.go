@@ -62,17 +62,17 @@ func TestAnotherLayoutIsNotFolded(t *testing.T) {
 		want  string
 	}{
 		"the same":         {func(w *writer) { w.claimBy(mine) }, mine, ""},
-		"fewer partitions": {func(w *writer) { w.claimBy(entities.LayoutOf("shop", 4)) }, mine, "at offset 0 is of 4 partitions, this process uses 8"},
+		"fewer partitions": {func(w *writer) { w.claimBy(entities.LayoutOf("shop", 4)) }, mine, "at offset 0 is for 4 partitions, this process uses 8"},
 		"another app":      {func(w *writer) { w.claimBy(entities.LayoutOf("books", 8)) }, mine, `app "books"`},
 		"another generation": {func(w *writer) {
 			w.claimBy(entities.Layout{App: "shop", Generation: 2, Partitions: 8, Slots: 4096, Hash: "murmur2"})
 		}, mine, "generation 2"},
-		"after the right one":    {func(w *writer) { w.claimBy(mine); w.claimBy(entities.LayoutOf("shop", 4)) }, mine, "at offset 1 is of 4 partitions"},
+		"after the right one":    {func(w *writer) { w.claimBy(mine); w.claimBy(entities.LayoutOf("shop", 4)) }, mine, "at offset 1 is for 4 partitions"},
 		"a claim that is void":   {func(w *writer) { w.claimBy(mine); w.epoch--; w.claimBy(entities.LayoutOf("shop", 4)) }, mine, ""},
 		"a declaration":          {func(w *writer) { w.epoch--; w.claimBy(entities.LayoutOf("shop", 4)) }, mine, ""},
 		"old, in its place":      {func(w *writer) { w.claim(); w.put("cart/"+id, "x", record.Envelope{Kind: record.State}) }, mine, ""},
 		"old, in a wrong place":  {func(w *writer) { w.claim(); w.put("cart/"+id, "x", record.Envelope{Kind: record.State}) }, entities.LayoutOf("shop", 16), "offset 1: the layout differs: \"cart/" + id + "\" belongs to partition"},
-		"two, and none expected": {func(w *writer) { w.claimBy(mine); w.claimBy(entities.LayoutOf("shop", 4)) }, entities.Layout{}, "at offset 1 is of 4 partitions"},
+		"two, and none expected": {func(w *writer) { w.claimBy(mine); w.claimBy(entities.LayoutOf("shop", 4)) }, entities.Layout{}, "at offset 1 is for 4 partitions"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWriter(t)

@@ -17,29 +17,83 @@ type Listed struct {
 	Value *entities.Payload
 }
 
-// jumpAfter is how many rows of an entity are read through before the rest is jumped over: a new
-// scan costs about as much.
-const jumpAfter = 16
-
 // Entities yields the entities of a type whose ids begin with prefix, in the order of their keys
 // (length of the id, then id), until yield returns false. It begins behind the id after, if that is
 // not empty. Entities whose value was deleted are left out.
-func (p Partition) Entities(typ, prefix, after string, yield func(Listed) bool) error {
-	walk := walk{p: p, prefix: prefix, yield: yield}
-	walk.ofType = p.Address.row(nil, rowEntity)
-	walk.ofType = append(binary.AppendUvarint(walk.ofType, uint64(len(typ))), typ...)
-	from := walk.ofType
+func (p Partition) Entities(typ, prefix, after string, yield func(Listed) bool) (err error) {
+	ofType := binary.AppendUvarint(p.Address.row(nil, rowEntity), uint64(len(typ)))
+	ofType = append(ofType, typ...)
+	from := ofType
 	if after != "" {
 		from = behind(appendEntity(nil, p.Address, typ, after))
 	}
-	for from != nil {
-		walk.next, walk.passed = nil, 0
-		if err := errors.Join(p.Rows.Scan(from, behind(walk.ofType), walk.row), walk.failed); err != nil {
-			return err
+	rows := p.Rows.Iterator(from, behind(ofType))
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	var head []byte
+	for more := rows.First(); more; {
+		key := rows.Key()
+		cut := entityPrefix(key)
+		size, width := binary.Uvarint(key[len(ofType):])
+		if width <= 0 || cut >= len(key) || len(key)-len(ofType)-width < int(size) { //nolint:gosec // compared only
+			return fmt.Errorf("%w: the key %x names no entity", ErrCorrupt, key)
 		}
-		from = walk.next
+		sameLength, id := key[:len(ofType)+width], key[len(ofType)+width:cut]
+		switch {
+		case bytes.HasPrefix(id, []byte(prefix)):
+		case len(id) >= len(prefix) && string(id) < prefix:
+			more = rows.SeekGE(append(bytes.Clone(sameLength), prefix...))
+			continue
+		default:
+			more = rows.SeekGE(behind(sameLength))
+			continue
+		}
+		head = entityRow(append(head[:0], key[:cut]...), entityHead)
+		if !forward(rows, head) {
+			return nil
+		}
+		if bytes.Equal(rows.Key(), head) {
+			entity, err := listed(rows)
+			if err != nil || !entity.Head.Deleted && !yield(entity) {
+				return err
+			}
+		}
+		more = forward(rows, append(head[:cut], 0xff)) //nolint:gocritic // above the kinds of its rows
 	}
 	return nil
+}
+
+// jumpAfter is how many rows are read through before the rest is jumped over: a seek costs about as
+// much.
+const jumpAfter = 16
+
+// forward moves to the first row that is not below the key, from one below it or at it.
+func forward(rows Iterator, key []byte) bool {
+	for range jumpAfter {
+		if bytes.Compare(rows.Key(), key) >= 0 {
+			return true
+		}
+		if !rows.Next() {
+			return false
+		}
+	}
+	return rows.SeekGE(key)
+}
+
+// listed reads the entity whose head is the present row.
+func listed(rows Iterator) (Listed, error) {
+	head, content, err := parseHead(rows.Value())
+	if err != nil || head.Deleted {
+		return Listed{Head: head}, err
+	}
+	l := Listed{Key: entityOf(rows.Key()), Head: head}
+	if len(content) > 0 {
+		_, payload, err := parseContent(content)
+		if err != nil {
+			return l, fmt.Errorf("%s: %w", l.Key, err)
+		}
+		l.Value = &payload
+	}
+	return l, nil
 }
 
 // behind returns the first key that does not begin with the end of a prefix. Its last byte is a
@@ -54,80 +108,17 @@ func behind(prefix []byte) []byte {
 	return nil
 }
 
-// walk goes through the rows of a type, and jumps over those that are not needed.
-type walk struct {
-	p      Partition
-	ofType []byte
-	prefix string
-	yield  func(Listed) bool
-
-	// passed are the rows of the present entity, entity, that were read for nothing.
-	passed int
-	entity []byte
-	// head is the key of the present entity's head.
-	head []byte
-	// next is where a new scan is to begin; nil: all was seen.
-	next   []byte
-	failed error
-}
-
-// row looks at one row, and returns whether the next one is of interest.
-func (w *walk) row(key, value []byte) bool {
-	cut := entityPrefix(key)
-	size, width := binary.Uvarint(key[len(w.ofType):])
-	if width <= 0 || cut >= len(key) || len(key)-len(w.ofType)-width < int(size) { //nolint:gosec // compared only
-		w.failed = fmt.Errorf("%w: the key %x names no entity", ErrCorrupt, key)
-		return false
-	}
-	id := key[len(w.ofType)+width : cut]
-	if !bytes.HasPrefix(id, []byte(w.prefix)) {
-		sameLength := key[:len(w.ofType)+width]
-		if len(id) >= len(w.prefix) && string(id) < w.prefix {
-			w.next = append(bytes.Clone(sameLength), w.prefix...)
-		} else {
-			w.next = behind(sameLength)
-		}
-		return false
-	}
-	if !bytes.Equal(key[:cut], w.entity) {
-		w.entity, w.passed = append(w.entity[:0], key[:cut]...), 0
-	}
-	w.head = entityRow(append(w.head[:0], key[:cut]...), entityHead)
-	if order := bytes.Compare(key, w.head); order != 0 {
-		if w.passed++; w.passed < jumpAfter {
-			return true
-		}
-		if w.next = bytes.Clone(w.head); order > 0 {
-			w.next = behind(key[:cut])
-		}
-		return false
-	}
-	head, content, err := parseHead(value)
-	if err != nil || head.Deleted {
-		w.failed = err
-		return err == nil
-	}
-	listed := Listed{Key: entityOf(key), Head: head}
-	if len(content) > 0 {
-		_, payload, err := parseContent(content)
-		if err != nil {
-			w.failed = fmt.Errorf("%s: %w", listed.Key, err)
-			return false
-		}
-		listed.Value = &payload
-	}
-	return w.yield(listed)
-}
-
-// TypeCount is the number of entities of a type.
+// TypeCount is the number of entities of a type. More: there are more than were counted.
 type TypeCount struct {
 	Type  string
 	Kind  entities.Kind
 	Count int64
+	More  bool
 }
 
-// Types counts the entities of each type. more is asked now and then whether to go on.
-func (p Partition) Types(more func() bool) ([]TypeCount, error) {
+// Types counts the entities of each type, at most so many if most is not 0. more is asked now and
+// then whether to go on.
+func (p Partition) Types(most int64, more func() bool) ([]TypeCount, error) {
 	var counts []TypeCount
 	from, upper := p.Address.rows(rowEntity)
 	for {
@@ -141,6 +132,9 @@ func (p Partition) Types(more func() bool) ([]TypeCount, error) {
 		}
 		c := TypeCount{Type: string(typ)}
 		if err := p.Entities(c.Type, "", "", func(e Listed) bool {
+			if c.More = most > 0 && c.Count == most; c.More {
+				return false
+			}
 			c.Count, c.Kind = c.Count+1, e.Head.Kind
 			return c.Count%1024 != 0 || more()
 		}); err != nil {

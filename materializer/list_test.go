@@ -105,7 +105,7 @@ func TestEntities(t *testing.T) {
 	if got := list("none", "", ""); got != nil {
 		t.Errorf("of no type: %q", got)
 	}
-	types, err := view.Types(func() bool { return true })
+	types, err := view.Types(0, func() bool { return true })
 	want := []materializer.TypeCount{
 		{Type: "car", Kind: entities.Value, Count: 1},
 		{Type: "cart", Kind: entities.EventSourced, Count: int64(len(ids))},
@@ -113,6 +113,12 @@ func TestEntities(t *testing.T) {
 	}
 	if err != nil || !slices.Equal(types, want) {
 		t.Errorf("types %+v (%v), want %+v", types, err, want)
+	}
+	for i := range want {
+		want[i].Count, want[i].More = min(want[i].Count, 2), want[i].Count > 2
+	}
+	if types, err = view.Types(2, func() bool { return true }); err != nil || !slices.Equal(types, want) {
+		t.Errorf("at most 2 of each: types %+v (%v), want %+v", types, err, want)
 	}
 }
 
@@ -174,7 +180,7 @@ func BenchmarkList(b *testing.B) {
 	b.Run("count", func(b *testing.B) {
 		for b.Loop() {
 			start := time.Now()
-			types, err := view.Types(func() bool { return true })
+			types, err := view.Types(0, func() bool { return true })
 			if err != nil || len(types) != 1 || types[0].Count != count {
 				b.Fatalf("%+v, %v", types, err)
 			}

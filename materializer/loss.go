@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 // ErrLost: the log proves by what it has that it has lost records. To fold on would take a part of
@@ -96,7 +97,8 @@ func (r *reading) follows(e *Entry, before record.Owner) error {
 	}
 	if c := e.Envelope.Claim; c != nil && c.Lost > r.lost {
 		return r.refuses(&LostError{Offset: e.Offset, What: fmt.Sprintf(
-			"the repair at offset %d accepted %d losses, and what was folded before it has %d of them: it has records that the log has not", e.Offset, c.Lost, r.lost)})
+			"the repair at offset %d accepted %s, and what was folded before it has %d: it has records that the log has not",
+			e.Offset, plural.Of(c.Lost, "loss"), r.lost)})
 	}
 	return nil
 }

@@ -205,67 +205,61 @@ func Forget(store Store, a Address, from []byte, limit int) (next []byte, n int,
 	batch := store.NewBatch()
 	defer batch.Close() //nolint:errcheck // nothing to lose
 	kind, upper := a.rows(rowDelivered)
-	for next = append(kind, from...); next != nil && limit > 0; { //nolint:gocritic // a key after the prefix
-		var removed, seen int
-		next, removed, seen, err = forgetSource(store, batch, next, upper, limit)
+	rows := store.Iterator(kind, upper)
+	defer rows.Close() //nolint:errcheck // its error was looked at
+	from = append(bytes.Clone(kind), from...)
+	var (
+		source []byte
+		known  entities.Progress
+	)
+	if len(from) > sourceHeader { // go on in the middle of a source
+		source = from[:sourceHeader]
+		b, err := store.Get(source)
 		if err != nil {
 			return nil, 0, err
 		}
-		n, limit = n+removed, limit-seen
+		if b != nil {
+			if known, err = parseProgress(b); err != nil {
+				return nil, 0, err
+			}
+		}
+	}
+	for more := rows.SeekGE(from); more; limit-- {
+		key := rows.Key()
+		if limit <= 0 {
+			next = bytes.Clone(key[len(kind):])
+			break
+		}
+		if !bytes.HasPrefix(key, source) || source == nil {
+			source, known = bytes.Clone(key[:sourceHeader]), entities.Progress{}
+		}
+		if len(key) == sourceHeader {
+			if known, err = parseProgress(rows.Value()); err != nil {
+				return nil, 0, err
+			}
+			more = rows.Next()
+			continue
+		}
+		offset := numberAt(key[sourceHeader:])
+		if offset >= known.Through {
+			more = rows.SeekGE(nextSource(source))
+			continue
+		}
+		if known.Done(offset) {
+			if err := batch.Delete(key); err != nil {
+				return nil, 0, err
+			}
+			n++
+		}
+		more = rows.Next()
+	}
+	if err := rows.Error(); err != nil {
+		return nil, 0, err
 	}
 	if n > 0 {
 		err = batch.Commit()
 	}
-	return bytes.TrimPrefix(next, kind), n, err
-}
-
-// forgetSource does the part of Forget that is about one source, from the row lower on.
-func forgetSource(rows Reader, batch Rows, lower, upper []byte, limit int) (next []byte, removed, seen int, err error) {
-	var (
-		source []byte
-		known  entities.Progress
-		failed error
-	)
-	if len(lower) > sourceHeader { // go on in the middle of a source
-		source = bytes.Clone(lower[:sourceHeader])
-		b, err := rows.Get(source)
-		if err != nil {
-			return nil, 0, 0, err
-		}
-		if known, err = parseProgress(b); b != nil && err != nil {
-			return nil, 0, 0, err
-		}
-	}
-	err = rows.Scan(lower, upper, func(key, value []byte) bool {
-		switch {
-		case source == nil && len(key) == sourceHeader:
-			source = bytes.Clone(key)
-			known, failed = parseProgress(value)
-		case source == nil: // of a source whose progress is not known yet
-			source = bytes.Clone(key[:sourceHeader])
-		case !bytes.HasPrefix(key, source) || seen == limit:
-			next = bytes.Clone(key)
-			return false
-		}
-		seen++
-		if len(key) == sourceHeader {
-			return failed == nil
-		}
-		offset := numberAt(key[sourceHeader:])
-		if offset >= known.Through {
-			next = nextSource(source)
-			return false
-		}
-		if known.Done(offset) {
-			failed = batch.Delete(key)
-			removed++
-		}
-		return failed == nil
-	})
-	if next != nil && bytes.Compare(next, upper) >= 0 {
-		next = nil
-	}
-	return next, removed, seen, errors.Join(err, failed)
+	return next, n, err
 }
 
 // nextSource is the first key after all rows of a source.

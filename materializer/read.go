@@ -19,7 +19,7 @@ func (p Partition) Meta() (m Meta, ok bool, err error) {
 	if err != nil || b == nil {
 		return Meta{}, false, err
 	}
-	m, err = parseMeta(b)
+	m, err = ParseMeta(b)
 	return m, err == nil, err
 }
 
@@ -53,7 +53,7 @@ func (p Partition) Load(key entities.Key) (entities.Loaded, error) {
 }
 
 // Stored returns what is remembered of a command id; ok is false when nothing is. Whether it is
-// still within the window is for the caller to judge by log time.
+// still within the window is for the caller to decide by log time.
 func (p Partition) Stored(key entities.Key, principal, commandID string) (s Stored, ok bool, err error) {
 	b, err := p.Rows.Get(appendDedup(appendEntity(nil, p.Address, key.Type, key.ID), principal, commandID))
 	if err != nil || b == nil {

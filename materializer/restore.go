@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/plural"
 	recordv1 "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
 )
 
@@ -253,8 +254,8 @@ func (r *Restoration) checkGrown(entity entities.Key, key []byte, image, base *H
 	case err != nil:
 		return err
 	case image.Kind != base.Kind || image.Sequence < base.Sequence:
-		return fmt.Errorf("%w: of %s the log has %d events and the store %d", ErrNotAhead, entity,
-			base.Sequence, image.Sequence)
+		return fmt.Errorf("%w: of %s the log has %s and the store %d", ErrNotAhead, entity,
+			plural.Of(base.Sequence, "event"), image.Sequence)
 	case at == nil && base.Offset >= r.meta.Floor, image.Offset == base.Offset && image.Sequence == base.Sequence:
 		return fmt.Errorf(
 			"%w: the record of %s at offset %d of the log is not the one that the store has folded", ErrNotAhead, entity,
@@ -334,7 +335,7 @@ func (r *Restoration) imageOutbox(key, value, base []byte) error {
 		return err
 	}
 	if base != nil {
-		return fmt.Errorf("%w: the effect of offset %d is another one in the log", ErrNotAhead, e.Offset)
+		return fmt.Errorf("%w: the effect of offset %d differs from the one in the log", ErrNotAhead, e.Offset)
 	}
 	if r.put([]byte(e.From), e.Payload.Value, record.Envelope{
 		Kind: record.Effect, Target: e.Target, TypeURL: e.Payload.TypeURL, Restores: record.Unsigned(e.Offset),

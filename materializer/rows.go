@@ -48,7 +48,8 @@ const (
 	lostSince   = 4
 )
 
-func (m *Meta) append(buf []byte) []byte {
+// Append appends the meta row. Positions of other rows that follow the partition have this form.
+func (m *Meta) Append(buf []byte) []byte {
 	buf = binary.AppendUvarint(buf, m.FoldVersion)
 	buf = binary.AppendVarint(buf, m.Next)
 	buf = binary.AppendUvarint(buf, m.Owner.Epoch)
@@ -62,7 +63,8 @@ func (m *Meta) append(buf []byte) []byte {
 	return append(buf, m.TopicID...)
 }
 
-func parseMeta(b []byte) (Meta, error) {
+// ParseMeta reads what Append has written, in this version or an older one.
+func ParseMeta(b []byte) (Meta, error) {
 	d := decoder{rest: b}
 	m := Meta{FoldVersion: d.uvarint(), Next: d.varint()}
 	m.Owner.Epoch = d.uvarint()

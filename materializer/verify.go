@@ -158,7 +158,7 @@ func (v *Verification) step(fold *Fold, shadow *shadow, r *Read, failed error) e
 		v.result.Void++
 		if r.Jumps() {
 			v.found(r.Offset, fmt.Sprintf(
-				"a claim of epoch %d is void, the owner's is %d: no worker makes such a claim, see who may write to the topic",
+				"a claim of epoch %d is void, the owner's is %d: no worker makes such a claim: check who may write to the topic",
 				env.Epoch, r.Before.Epoch))
 		}
 	case record.Foreign:
@@ -218,7 +218,7 @@ func (v *Verification) claim(offset int64, env *record.Envelope) {
 	}
 	if env.Epoch != c.PreviousEpoch+1 {
 		v.found(offset, fmt.Sprintf(
-			"a claim of epoch %d follows owner %d: no worker makes such a claim, see who may write to the topic", env.Epoch,
+			"a claim of epoch %d follows owner %d: no worker makes such a claim: check who may write to the topic", env.Epoch,
 			c.PreviousEpoch))
 	}
 }

@@ -258,16 +258,16 @@ func sweep(t *testing.T, store materializer.Store, before int64) {
 	if err = errors.Join(err, failed); err != nil {
 		t.Fatal(err)
 	}
-	var stale []materializer.Due
+	var moot []materializer.Due
 	if err := view.Due(0, 0, func(d materializer.Due) bool {
 		if now, _, err := view.Timer(d.Key, d.Name); err != nil || now.Offset != d.Offset {
-			stale = append(stale, d)
+			moot = append(moot, d)
 		}
 		return true
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range stale {
+	for _, d := range moot {
 		if err := materializer.Sweep(store, address, d); err != nil {
 			t.Fatal(err)
 		}

@@ -56,7 +56,7 @@ func TestActionsTellWhatTheyCaused(t *testing.T) {
 		{"effect a add 1; forward b crash", partly, "1"},
 		{"effect a add 1; forward b refuse no", partly, "1"},
 		{"effect a add 1; forward c add x", partly, "1"},
-		{"effect a add 1; forward nowhere add x", partly, "1"},
+		{"effect a add 1; forward absent add x", partly, "1"},
 		{"effect a add 1; refuse no", partly, "1"},
 		{"effect a add 1; effect c add x", partly, "1"},
 		{"async a add 1; forward b crash", partly, "1"},
@@ -69,7 +69,7 @@ func TestActionsTellWhatTheyCaused(t *testing.T) {
 		{"forward b pass a refuse no", "refused: no", ""},
 		{"effect a add 1; forward b send a refuse no", "applied: no", "1"},
 		{"forward c add x", "not_applied: ", ""},
-		{"forward nowhere add x", "not_applied: ", ""},
+		{"forward absent add x", "not_applied: ", ""},
 		{"effect c add x", "not_applied: ", ""},
 		{"effect c add x; effect a add 1", "not_applied: ", ""},
 		{"effect a refuse no; forward b crash", "not_applied: ", ""},
@@ -80,7 +80,7 @@ func TestActionsTellWhatTheyCaused(t *testing.T) {
 		if got := f.ask(acting(c.text)); !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s: %q; want %q", c.text, got, c.want)
 		}
-		f.router.Drain()
+		f.router.Wait()
 		if got := f.ask(command("a", "read")); got != c.a {
 			t.Errorf("%s: a has %q; want %q", c.text, got, c.a)
 		}
@@ -134,7 +134,7 @@ func TestStreamedActionsTellWhatTheyCaused(t *testing.T) {
 		if !failed || e.Outcome.String() != c.want {
 			t.Errorf("%q: %v; want %s", c.texts, err, c.want)
 		}
-		f.router.Drain()
+		f.router.Wait()
 	}
 }
 
@@ -183,9 +183,9 @@ func tableOf(address string) *routing.Table {
 	return routes
 }
 
-// TestWhatAnActionMetIsNotMoved: an error of a command that an action sent does not make a gateway
-// run the action again on the next worker.
-func TestWhatAnActionMetIsNotMoved(t *testing.T) {
+// TestWhatAnActionCalledIsNotMoved: an error of a command that an action sent does not make a
+// gateway run the action again on the next worker.
+func TestWhatAnActionCalledIsNotMoved(t *testing.T) {
 	f := startActing(t)
 	f.words.act = func(entities.Invocation) (*entities.Outcome, error) {
 		return nil, entities.PartitionMoved(0, "for a test")

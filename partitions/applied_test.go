@@ -17,7 +17,7 @@ import (
 // every entry point, with and without an id, the first time and again.
 func TestARefusedForwardDoesNotDenyTheCommand(t *testing.T) {
 	for _, id := range []string{"", "id"} {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.b, 1)
 		c.b.words.act = acts
 		gateway := c.a.gateway(c.a.m.options.Table, c.net)
@@ -85,9 +85,9 @@ func TestOutboxKeepsTheRefusal(t *testing.T) {
 	}
 }
 
-// TestARepeatThatMeetsTheOutbox: the caller sends the command again while the outbox delivers its
-// forward. The caller gets what is kept: the outcome of the command, which is in the log.
-func TestARepeatThatMeetsTheOutbox(t *testing.T) {
+// TestARepeatWhileTheOutboxDelivers: the caller sends the command again while the outbox delivers
+// its forward. The caller gets what is kept: the outcome of the command, which is in the log.
+func TestARepeatWhileTheOutboxDelivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
 		ran := 0

@@ -69,7 +69,7 @@ func (*countingGroup) Watch(ctx context.Context, _, _ string, _ func(*broker.Tab
 	return nil
 }
 
-func (*countingGroup) Look() {}
+func (*countingGroup) Refresh() {}
 
 func (*countingGroup) Evict(context.Context, string, broker.Member) (bool, error) { return false, nil }
 
@@ -84,7 +84,7 @@ type cluster struct {
 	group *countingGroup
 }
 
-func newCluster(t *testing.T, limits core.Limits) *cluster {
+func newCluster(t *testing.T, limits Limits) *cluster {
 	t.Helper()
 	c := &cluster{t: t, net: &network{workers: map[string]*routing.Router{}}, group: &countingGroup{}}
 	clk := clocktest.NewManual(time.Unix(1_700_000_000, 0))
@@ -100,7 +100,7 @@ func newCluster(t *testing.T, limits core.Limits) *cluster {
 	return c
 }
 
-const nobodyOwns = -1
+const noOwner = -1
 
 // until advances the clock until the condition holds, no faster than the goroutines run: outside a
 // synctest bubble, no faster than real time. So no patience runs out because the machine is slow.
@@ -181,7 +181,7 @@ func (c *cluster) want(f *fixture, cmd *entities.Command, text string) {
 // TestCommandsReachTheirOwner: in one hop, from each worker; a forwarded command has an id, and one
 // that is not forwarded has none.
 func TestCommandsReachTheirOwner(t *testing.T) {
-	c := newCluster(t, core.Limits{MovePatience: time.Minute})
+	c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 	c.owned(c.b, 1)
 	c.want(c.a, command("x", "add 1"), "1")
 	c.want(c.b, command("x", "add 2"), "1 2")
@@ -195,7 +195,7 @@ func TestCommandsReachTheirOwner(t *testing.T) {
 // TestOwnerIsTold: a caller that came by way of another worker learns the owner, and it is the
 // owner of the entity that was called.
 func TestOwnerIsTold(t *testing.T) {
-	c := newCluster(t, core.Limits{MovePatience: time.Minute})
+	c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 	c.owned(c.b, 1)
 	for _, step := range []struct {
 		to   *fixture
@@ -217,7 +217,7 @@ func TestOwnerIsTold(t *testing.T) {
 // id, and takes effect once.
 func TestLostAnswerIsAskedForAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.b, 1)
 		c.net.lose, c.net.refuse = 1, 1
 		got := make(chan error, 1)
@@ -233,7 +233,7 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.want(c.b, command("x", "read"), "1")
-		if n := c.a.router.Counts(); n.Forwarded != 3 || n.Retried < 2 { // one more if the table came late
+		if n := c.a.router.Counts(); n.SentOn != 3 || n.Retried < 2 { // one more if the table came late
 			t.Errorf("%+v, want three attempts", n)
 		}
 	})
@@ -243,7 +243,7 @@ func TestLostAnswerIsAskedForAgain(t *testing.T) {
 // image of the follower goes on from its position.
 func TestCallersWaitForTheNextOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.a, 0, 1)
 		c.want(c.b, command("x", "add 1"), "1")
 		c.until("b follows", func() bool {
@@ -253,7 +253,7 @@ func TestCallersWaitForTheNextOwner(t *testing.T) {
 		if images := c.b.m.Images(); len(images) != 1 || images[0] != 0 {
 			t.Errorf("b has images %v", images)
 		}
-		c.tell(nobodyOwns)
+		c.tell(noOwner)
 		c.revoke(c.a)
 		var answers []chan error
 		for i, f := range []*fixture{c.a, c.b, c.a, c.b} {
@@ -309,7 +309,7 @@ func TestStoredImagesAreNamed(t *testing.T) {
 // release.
 func TestASuccessorClaimsWhenItReadsTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Minute}})
 		c.owned(c.a, 0, 1)
 		c.want(c.b, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
@@ -336,10 +336,10 @@ func TestASuccessorClaimsWhenItReadsTheRelease(t *testing.T) {
 	})
 }
 
-// TestAnHeirDoesNotWaitForEver: an owner that does not release in time is passed over.
-func TestAnHeirDoesNotWaitForEver(t *testing.T) {
+// TestASuccessorDoesNotWaitForEver: an owner that does not release in time is passed over.
+func TestASuccessorDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Second})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute, ReleaseTimeout: time.Second}})
 		c.owned(c.a, 0, 1)
 		c.want(c.b, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })
@@ -358,8 +358,8 @@ func TestAnHeirDoesNotWaitForEver(t *testing.T) {
 // number of those that wait is bounded.
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MaxWaiting: 2, MovePatience: time.Second})
-		c.tell(nobodyOwns)
+		c := newCluster(t, Limits{MaxWaiting: 2, Limits: core.Limits{MovePatience: time.Second}})
+		c.tell(noOwner)
 		c.until("the table arrives", func() bool { return c.a.m.options.Table.Current() != nil })
 		answers := make(chan error, 3)
 		for range 3 {
@@ -385,7 +385,7 @@ func TestPatienceEnds(t *testing.T) {
 // TestPosition: it is after everything that is committed, and only an owner that the log confirms
 // returns it.
 func TestPosition(t *testing.T) {
-	c := newCluster(t, core.Limits{MovePatience: time.Minute})
+	c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 	if _, err := c.a.p.Position(t.Context()); err == nil {
 		t.Error("a worker that owns nothing says how far the log is")
 	}
@@ -407,7 +407,7 @@ func relaxed(c entities.Consistency, bound time.Duration, after ...entities.Posi
 // TestFollowersAnswerReads: from the image, without asking the owner, if it is fresh enough.
 func TestFollowersAnswerReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
@@ -447,7 +447,7 @@ func TestFollowersAnswerReads(t *testing.T) {
 // TestFollowersDoNotWrite: a command that wants to write goes to the owner, with every consistency.
 func TestFollowersDoNotWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.a, 0, 1)
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 1 })
 		cmd := command("x", "add 1")
@@ -462,7 +462,7 @@ func TestFollowersDoNotWrite(t *testing.T) {
 // TestImageThatIsBehind: the owner answers a read whose token the image does not reach in time.
 func TestImageThatIsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { return c.b.p.Status().Followed })
@@ -481,7 +481,7 @@ func TestImageThatIsBehind(t *testing.T) {
 // TestOwnersOfRelaxedReads: an owner confirms what a relaxed read asks for, and no more: a barrier
 // is a record.
 func TestOwnersOfRelaxedReads(t *testing.T) {
-	c := newCluster(t, core.Limits{MovePatience: time.Minute})
+	c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 	c.owned(c.a, 0)
 	barriers := func() int { return c.a.kinds()[record.Barrier] }
 	for _, step := range []struct {
@@ -519,7 +519,7 @@ func (f *fixture) isConfirmed() bool {
 func (c *cluster) answered(f *fixture) {
 	c.t.Helper()
 	done := make(chan struct{})
-	go func() { f.router.Drain(); close(done) }() // received below
+	go func() { f.router.Wait(); close(done) }() // received below
 	c.until("no question is under way", func() bool {
 		select {
 		case <-done:

@@ -23,7 +23,7 @@ func TestBrokenContractGivesPartitionsUpByName(t *testing.T) {
 	right := f.m.options.Topic
 	wrong := right
 	wrong.Violations = []broker.Violation{{Setting: "retention.ms", Found: "1", Wanted: "-1", Remedy: "set it"}}
-	f.m.judge(wrong)
+	f.m.checkTopic(wrong)
 	f.await(core.Standby)
 	f.m.assign(broker.AssignmentEvent{Assigned: []int32{0}}) // a rebalance in between
 	a := f.submit(command("a", "add x"))
@@ -35,22 +35,22 @@ func TestBrokenContractGivesPartitionsUpByName(t *testing.T) {
 	if s := f.p.Status().State; s != core.Standby {
 		t.Errorf("a partition is %s while the contract is broken", s)
 	}
-	f.m.judge(right)
+	f.m.checkTopic(right)
 	f.await(core.Active)
 	f.want(f.submit(command("a", "add y")), "y")
 }
 
-// TestContractThatIsMendedTakesWhatIsAssigned: but not what the group took away in between.
-func TestContractThatIsMendedTakesWhatIsAssigned(t *testing.T) {
+// TestContractThatIsFixedTakesWhatIsAssigned: but not what the group took away in between.
+func TestContractThatIsFixedTakesWhatIsAssigned(t *testing.T) {
 	f := start(t, setup{world: alone})
 	f.await(core.Active)
 	right := f.m.options.Topic
 	wrong := right
 	wrong.Violations = []broker.Violation{{Setting: "retention.ms"}}
-	f.m.judge(wrong)
+	f.m.checkTopic(wrong)
 	f.await(core.Standby)
 	f.m.assign(broker.AssignmentEvent{Revoked: []int32{0}})
-	f.m.judge(right)
+	f.m.checkTopic(right)
 	f.wantError(f.submit(command("a", "add x")), entities.Moved, entities.NotApplied)
 }
 
@@ -60,9 +60,9 @@ func TestAnotherTopicHalts(t *testing.T) {
 	f.await(core.Active)
 	other := f.m.options.Topic
 	other.ID = "another"
-	f.m.judge(other)
+	f.m.checkTopic(other)
 	f.await(core.Halted)
-	f.m.judge(f.m.options.Topic)
+	f.m.checkTopic(f.m.options.Topic)
 	a := f.submit(command("a", "add x"))
 	f.wantError(a, entities.Halted, entities.NotApplied)
 	if !strings.Contains(a.err.Error(), "now it is another") {
@@ -100,10 +100,10 @@ func TestWhatHappenedMeanwhileIsLookedAt(t *testing.T) {
 			right := f.m.options.Topic
 			wrong := right
 			wrong.Violations = []broker.Violation{{Setting: "cleanup.policy"}}
-			f.m.judge(wrong)
+			f.m.checkTopic(wrong)
 			f.await(core.Standby)
 			test.lose(f)
-			f.m.judge(right)
+			f.m.checkTopic(right)
 			f.await(test.want)
 			if test.want == core.Halted {
 				return

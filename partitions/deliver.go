@@ -47,17 +47,17 @@ func (p *Partition) Conclude(
 ) (entities.Committed, error) {
 	call := newCall(ctx, cmd)
 	call.Forward, call.Outcome = forward, outcome
-	meetingOf(call).set(core.PhaseDecided)
+	waiterOf(call).set(core.PhaseDecided)
 	if !p.submit(inConcluded{call}) {
 		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	select {
-	case <-meetingOf(call).wake:
+	case <-waiterOf(call).wake:
 	case <-ctx.Done():
-		if was := meetingOf(call).step(core.Phase.Leave); was != core.PhaseAnswered {
+		if was := waiterOf(call).step(core.Phase.Leave); was != core.PhaseAnswered {
 			return entities.Committed{}, p.withdraw(ctx, call, was)
 		}
-		<-meetingOf(call).wake // the loop has answered in between
+		<-waiterOf(call).wake // the loop has answered in between
 	}
 	return call.Committed()
 }
@@ -264,9 +264,9 @@ func unrunnable(key entities.Key, firing *entities.TimerFiring) *entities.Comman
 	}
 }
 
-// stale reports whether a committed command has cancelled the timer of a call or set it again.
-func (p *Partition) stale(call *core.Call) (bool, error) {
+// superseded reports whether a committed command has cancelled the timer of a call or set it again.
+func (p *Partition) superseded(call *core.Call) (bool, error) {
 	view := p.image.View()
 	timer, known, err := view.Timer(call.Command.Key, call.Command.Timer.Name)
-	return (!known || timer.Offset != call.Command.Timer.Offset) && !mutation.On(mutation.Stale), err
+	return (!known || timer.Offset != call.Command.Timer.Offset) && !mutation.On(mutation.Superseded), err
 }

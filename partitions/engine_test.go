@@ -91,8 +91,10 @@ func TestIdleEntitiesLeaveMemory(t *testing.T) {
 	t.Run("memory", bubbled(func(t *testing.T) {
 		// Only memory is short.
 		f := start(t, setup{
-			world:  alone,
-			limits: core.Limits{ActiveBytes: 2 * (core.EntityOverhead + wordsBytes), PassivateAfter: 10_000 * time.Hour},
+			world: alone,
+			limits: Limits{Limits: core.Limits{
+				ActiveBytes: 2 * (core.EntityOverhead + wordsBytes), PassivateAfter: 10_000 * time.Hour,
+			}},
 		})
 		f.await(core.Active)
 		for _, id := range []string{"a", "b", "c", "d"} {
@@ -226,7 +228,7 @@ func TestAFunctionThatCannotBeReached(t *testing.T) {
 // applied.
 func TestQueuesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: core.Limits{MaxWaitingEntity: 2, MaxWaiting: 5}})
+		f := start(t, setup{world: alone, limits: Limits{MaxWaiting: 5, Limits: core.Limits{MaxWaitingEntity: 2}}})
 		f.await(core.Active)
 		first := f.later(command("a", "wait x"))
 		<-f.words.entered
@@ -260,7 +262,7 @@ func TestQueuesAreBounded(t *testing.T) {
 // TestACommitAboveTheLimitFailsAlone: nothing of it is stored, the function's memory of it is
 // dropped, and the ownership goes on.
 func TestACommitAboveTheLimitFailsAlone(t *testing.T) {
-	f := start(t, setup{world: alone, limits: core.Limits{MaxCommit: 1000}})
+	f := start(t, setup{world: alone, limits: Limits{Limits: core.Limits{MaxCommit: 1000}}})
 	f.await(core.Active)
 	f.want(f.submit(command("a", "add x")), "x")
 	f.wantError(f.submit(command("a", "big 2000")), entities.TooLarge, entities.NotApplied)

@@ -138,7 +138,7 @@ func TestWhatHalts(t *testing.T) {
 				t.Errorf("the rows were\n%s\nand are\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 			}
 			if test.manual {
-				f.settle() // so that the restarted worker does not wait for this one's appends
+				f.stopWorld() // so that the restarted worker does not wait for this one's appends
 			}
 			again := f.restart()
 			again.until("it halts again", func() bool { return again.p.Status().State == core.Halted })

@@ -134,7 +134,7 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 			if _, err := f.m.Repair(t.Context(), 0, materializer.AppendImage); err == nil {
 				t.Error("an image is written again into a log with holes")
 			}
-			f.mend(materializer.AcceptLoss)
+			f.repair(materializer.AcceptLoss)
 			further := int64(7)
 			z := map[bool]string{true: "", false: "z"}[strings.HasPrefix(name, "the last")]
 			f.want(f.submit(command("c", "read")), z)
@@ -169,7 +169,7 @@ func TestAHoleThatWasAcceptedIsPassedOver(t *testing.T) {
 // follows again.
 func TestAStandbyHaltsAtAHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{})
+		c := newCluster(t, Limits{})
 		c.owned(c.a, 0)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.want(c.a, command("x", "add 2"), "1 2")
@@ -185,7 +185,7 @@ func TestAStandbyHaltsAtAHole(t *testing.T) {
 		}
 		c.want(c.b, command("x", "add 3"), "1 2 3") // the owner's store is complete
 
-		c.tell(nobodyOwns, 1)
+		c.tell(noOwner, 1)
 		c.revoke(c.a)
 		if _, err := c.b.m.Repair(t.Context(), 0, materializer.AcceptLoss); err != nil {
 			t.Fatal(err)
@@ -194,11 +194,11 @@ func TestAStandbyHaltsAtAHole(t *testing.T) {
 	})
 }
 
-// TestAHoleThatAStandbyMeetsLive: records are lost before a follower has read them, and so is the
+// TestAHoleThatAStandbyReadsLive: records are lost before a follower has read them, and so is the
 // predecessor of a claim.
-func TestAHoleThatAStandbyMeetsLive(t *testing.T) {
+func TestAHoleThatAStandbyReadsLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{})
+		c := newCluster(t, Limits{})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 && s.Lag == 0 })

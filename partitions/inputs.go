@@ -74,7 +74,7 @@ type (
 	inWithdrawn struct{ *core.Call }
 	// inSessionEnded: the function has ended the session on which the call was to run.
 	inSessionEnded struct{ *core.Call }
-	// inDecided: the decision is in the call's meeting.
+	// inDecided: the decision is in the call's waiter.
 	inDecided struct{ *core.Call }
 	inOpened  struct {
 		entity      *core.Entity
@@ -114,7 +114,7 @@ type (
 
 // Inputs from an operator.
 type (
-	inResolved struct{ *instruction }
+	inResolve  struct{ *instruction }
 	inRepair   struct{ *core.Repair }
 	inSurveyed struct {
 		incarnation uint64
@@ -156,7 +156,9 @@ func (in inReadBack) receive(p *Partition) {
 	p.time.owned(p.fold.Meta().LogTime)
 	p.advance()
 	p.lookupWaiting()
+	was := p.core.State()
 	p.core.ReadBack(in.incarnation, in.owner, in.next, in.fold.Meta().Floor)
+	p.openFeed(was)
 }
 
 func (in inWaited) receive(p *Partition) { p.core.Waited(in.incarnation) }
@@ -179,7 +181,7 @@ func (in inAlarm) receive(p *Partition) { p.alarm(in.fail.Error()) }
 func (in inInspected) receive(p *Partition) { p.inspector.Conclude(in.finding, p.alarm) }
 
 func (in inQuiet) receive(p *Partition) {
-	if p.core.Settling() {
+	if p.core.FireDue() {
 		in.quiet(true)
 	} else {
 		p.awaited = append(p.awaited, in.quiet)
@@ -199,14 +201,14 @@ func (in inConcluded) receive(p *Partition) {
 	}
 }
 
-func (in inPosition) receive(p *Partition) { p.core.Asked(in.Call) }
+func (in inPosition) receive(p *Partition) { p.core.PositionAsked(in.Call) }
 
 func (in inWithdrawn) receive(p *Partition) { p.core.Withdrawn(in.Call) }
 
 func (in inSessionEnded) receive(p *Partition) { p.core.SessionEnded(in.Call) }
 
 func (in inDecided) receive(p *Partition) {
-	wait := meetingOf(in.Call)
+	wait := waiterOf(in.Call)
 	p.core.Decided(in.Call, wait.opening, wait.outcome, wait.err)
 }
 
@@ -239,7 +241,7 @@ func (in inFired) receive(p *Partition) {
 	p.core.Fired(in.incarnation, in.timer, in.superseded, in.err)
 }
 
-func (in inResolved) receive(p *Partition) {
+func (in inResolve) receive(p *Partition) {
 	if in.refusal {
 		p.resolveRefusal(in.instruction)
 	} else {
@@ -247,7 +249,7 @@ func (in inResolved) receive(p *Partition) {
 	}
 }
 
-func (in inRepair) receive(p *Partition) { p.core.Repair(in.Repair) }
+func (in inRepair) receive(p *Partition) { p.core.RepairAsked(in.Repair) }
 
 func (in inSurveyed) receive(p *Partition) {
 	p.core.Surveyed(in.incarnation, in.survey, p.random()|1, in.fail)

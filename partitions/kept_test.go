@@ -285,7 +285,7 @@ func TestAnswersOfActionsAreKept(t *testing.T) {
 // under its id it runs again.
 func TestBareForwardsAreTakenBack(t *testing.T) {
 	for _, id := range []string{"", "id"} {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.b, 1)
 		for door, f := range map[string]*fixture{"owner": c.b, "worker": c.a} {
 			cmd := func() *entities.Command { return withID(command("a", "pass by-"+door+" atleast 1 x"), id+door) }
@@ -349,7 +349,7 @@ func TestRepeatsShareARunOfAnAction(t *testing.T) {
 // TestReadsAndRefusalsRunAgain: a command that stored nothing and asked for nothing has left no
 // record. Under its id it runs again, and answers from the present state, at every entry point.
 func TestReadsAndRefusalsRunAgain(t *testing.T) {
-	c := newCluster(t, core.Limits{MovePatience: time.Minute})
+	c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 	c.owned(c.b, 1)
 	gateway := c.a.gateway(c.a.m.options.Table, c.net)
 	for door, ask := range map[string]func(*entities.Command) string{
@@ -380,7 +380,7 @@ func TestReadsAndRefusalsRunAgain(t *testing.T) {
 // Another worker, by which the command came, sends it again, and the caller gets the answer.
 func TestConclusionsAreTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.b, 1)
 		var ran atomic.Int32
 		c.b.words.act = func(entities.Invocation) (*entities.Outcome, error) {

@@ -37,7 +37,7 @@ func (m *Manager) known(ids []int32) []int32 {
 			known = append(known, id)
 			continue
 		}
-		m.misfit = fmt.Errorf("%w: the group of workers speaks of partition %d, and the journal's data is of %d: "+
+		m.misfit = fmt.Errorf("%w: the routing table has partition %d, and the journal has %d: "+
 			"some worker uses another number of partitions, see `millrace cluster status`",
 			entities.ErrLayout, id, m.options.Layout.Partitions)
 	}

@@ -19,7 +19,7 @@ var misfits = map[string]*broker.Table{
 	"fewer partitions":       {Members: member, Owners: []int32{0}, Standbys: make([][]int32, 1)},
 	"standbys are missing":   {Members: member, Owners: []int32{0, 0}, Standbys: make([][]int32, 1)},
 	"an owner beyond":        {Members: member, Owners: []int32{0, 1}, Standbys: make([][]int32, 2)},
-	"an owner below nobody":  {Members: member, Owners: []int32{0, -2}, Standbys: make([][]int32, 2)},
+	"an owner below none":    {Members: member, Owners: []int32{0, -2}, Standbys: make([][]int32, 2)},
 	"a standby beyond":       {Members: member, Owners: []int32{0, 0}, Standbys: [][]int32{nil, {7}}},
 	"a standby below":        {Members: member, Owners: []int32{0, 0}, Standbys: [][]int32{nil, {-1}}},
 	"handed over beyond":     {Members: member, Owners: []int32{0, 0}, Standbys: make([][]int32, 2), HandedOver: []int32{2}},
@@ -89,14 +89,14 @@ func TestGrownTopicIsGivenUp(t *testing.T) {
 	for _, count := range []int32{4, 3, 1, 0, 8192} {
 		grown := f.m.options.Topic
 		grown.Partitions = count
-		f.m.judge(grown)
+		f.m.checkTopic(grown)
 		f.await(core.Standby)
 		why := f.p.Status().LastError
 		if count == 4 && !(strings.Contains(why, "4 partitions") && strings.Contains(why, "--partitions 2")) {
 			t.Errorf("the status says %q; want both counts and the remedy", why)
 		}
 		f.wantError(f.submit(command("a", "add x")), entities.Moved, entities.NotApplied)
-		f.m.judge(f.m.options.Topic)
+		f.m.checkTopic(f.m.options.Topic)
 		f.await(core.Active)
 	}
 }
@@ -117,7 +117,7 @@ func TestPlacesThatAreNotThere(t *testing.T) {
 		_, away := forwarder.Dispatch(t.Context(), cmd)
 		for what, err := range map[string]error{"a caller's": here, "another worker's": sent, "a gateway's": away} {
 			f.wantError(answer{err: err}, entities.InvalidCommand, entities.NotApplied)
-			if !strings.Contains(err.Error(), "journal has 1 partitions") {
+			if !strings.Contains(err.Error(), "journal has 1 partition") {
 				t.Errorf("%s: %v", what, err)
 			}
 		}

@@ -30,7 +30,7 @@ func (i *invoked) Run() { i.partition.invoke(i.ctx, i.call) }
 // waiting until then; what it caused is left to the outbox.
 func (p *Partition) standIn(ctx context.Context, call *core.Call) {
 	defer p.waiting.Add(-1)
-	wait := meetingOf(call)
+	wait := waiterOf(call)
 	for range wait.wake {
 		switch core.Phase(wait.phase.Load()) {
 		case core.PhaseAnswered:
@@ -47,8 +47,8 @@ func (p *Partition) standIn(ctx context.Context, call *core.Call) {
 	}
 }
 
-// look is a read from the image of a partition that its caller may leave.
-type look struct {
+// imageRead is a read from the image of a partition that its caller may leave.
+type imageRead struct {
 	partition *Partition
 	ctx       context.Context //nolint:containedctx // the caller's
 	cmd       *entities.Command
@@ -59,7 +59,7 @@ type look struct {
 }
 
 // Run implements multiplex.Task.
-func (l *look) Run() {
-	defer close(l.done)
-	l.outcome, l.next, l.err = l.partition.look(l.ctx, l.cmd)
+func (r *imageRead) Run() {
+	defer close(r.done)
+	r.outcome, r.next, r.err = r.partition.readImage(r.ctx, r.cmd)
 }

@@ -27,7 +27,7 @@ func (p *Partition) lookup(call *core.Call) bool {
 	}
 	switch {
 	case err != nil:
-		call.Fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up whether %s did this before: %w: nothing was applied", call.Command.Key, err))
+		call.Fail(entities.Errorf(entities.Unavailable, entities.NotApplied, "look up the command id on %s: %w: nothing was applied", call.Command.Key, err))
 		p.complete(call, core.Never)
 	case known:
 		call.Stored = &stored

@@ -111,6 +111,7 @@ func (l *loop) drive(most int) {
 	}
 }
 
+// ticked passes the time to all partitions of the loop, those to which nothing has happened too.
 func (l *loop) ticked() {
 	for _, p := range l.partitions {
 		l.touch(p)
@@ -150,13 +151,15 @@ func asksStore(in input) bool {
 	switch in := in.(type) {
 	case inSubmitted:
 		return in.Named()
-	case inConcluded, inResolved:
+	case inConcluded, inResolve:
 		return true
 	default:
 		return false
 	}
 }
 
+// touch counts a partition among those of the turn, and sets its core's time, once in a turn: all
+// inputs of a turn have the same time.
 func (l *loop) touch(p *Partition) {
 	if !p.turn.touched {
 		p.turn.touched = true
@@ -188,7 +191,7 @@ func (l *loop) end(ctx context.Context) {
 			p.core.Refuse(in.Call, entities.PartitionMoved(p.id, stopping))
 		case inDecided, inSessionEnded, inOpened:
 			in.receive(p)
-		case inResolved:
+		case inResolve:
 			in.Done(false)
 		case inRepair:
 			in.Err = entities.PartitionMoved(p.id, stopping)

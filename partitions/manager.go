@@ -44,7 +44,7 @@ type Options struct {
 	// does. It is called for each table before the worker takes anything that comes with it, and must
 	// not block. Nil: every table is accepted.
 	Admit  func(*broker.Table) error
-	Limits core.Limits
+	Limits Limits
 	Hooks  Hooks
 	// Group is the log's view of other workers; nil if there are none.
 	Group broker.Group
@@ -66,6 +66,9 @@ type Options struct {
 	Rebuilds int
 	// Loops is how many goroutines drive the partitions; 0 means one for each processor.
 	Loops int
+	// FeedBytes bounds the memory of what the consumers of feeds have not taken yet; 0 means
+	// materializer.DefaultFeedBytes. Without consumers there is nothing.
+	FeedBytes int
 }
 
 // Manager owns the partitions of a journal on this worker.
@@ -77,11 +80,11 @@ type Manager struct {
 	router     *routing.Router
 	// mu guards the fields below, and orders the inputs that follow from them.
 	mu sync.Mutex
-	// contract is what is wrong with the topic, replaced that it is another one; hinted are the
+	// contract is what is wrong with the topic, replaced that it is another one; assigned are the
 	// partitions that the log assigns.
 	contract error
 	replaced bool
-	hinted   map[int32]bool
+	assigned map[int32]bool
 	// described is how many partitions the topic had at the last check.
 	described int32
 	// misfit is why the newest table, or an assignment, does not have this journal's layout.
@@ -126,22 +129,26 @@ func NewManager(o Options) *Manager {
 	if o.Layout == (entities.Layout{}) {
 		o.Layout = entities.LayoutOf(o.App, o.Topic.Partitions)
 	}
-	o.Limits = o.Limits.Among(o.Layout.Partitions).Within(o.Topic)
+	o.Limits = o.Limits.among(o.Layout.Partitions, o.Topic)
 	m := &Manager{
-		options: o, described: o.Topic.Partitions, hinted: map[int32]bool{}, handedOver: map[int32]bool{},
+		options: o, described: o.Topic.Partitions, assigned: map[int32]bool{}, handedOver: map[int32]bool{},
 		toInspect: make(chan struct{}, 1), barred: make(chan error, 1), draining: make(chan struct{}),
 		drained: make(chan struct{}),
 	}
 	m.router = routing.NewRouter(routing.Options{
 		Layout: o.Layout, Table: o.Table, Peers: o.Peers, MaxWaiting: o.Limits.MaxWaiting, Patience: o.Limits.MovePatience,
 		Clock: o.Clock, Random: o.Random, Tracer: o.Tracer,
-	}, o.Worker, local{m}, o.Functions, o.OnEffectError)
+	}, o.Worker, numbered{m}, o.Functions, o.OnEffectError)
 	m.shared = &shared{
 		functions: o.Functions, router: m.router, types: o.Types, limits: o.Limits, hooks: o.Hooks, clock: o.Clock,
 		random: o.Random, tracer: o.Tracer,
 		refused: make(chan struct{}, 1),
 	}
 	rebuilds := make(chan struct{}, o.Rebuilds)
+	feeds := materializer.NewFeeds(cmp.Or(o.FeedBytes, materializer.DefaultFeedBytes))
+	if o.Hooks.RoleChanged != nil {
+		feeds.OnTurn(o.Hooks.RoleChanged)
+	}
 	for id := range o.Layout.Partitions {
 		image := &materializer.Image{
 			Log: o.Log, Journal: broker.Partition{Topic: o.Topic.Name, ID: id}, TopicID: o.Topic.ID, Layout: o.Layout,
@@ -156,13 +163,14 @@ func NewManager(o Options) *Manager {
 				Image: image, PageRecords: o.Limits.MaxCommitRecords, PageBytes: o.Limits.AppendBytes - broker.AppendOverhead,
 			}),
 			replica: replica.New(replica.Options{
-				Image: image, ReleaseTimeout: o.Limits.ReleaseTimeout, Warmed: m.warmed, Clock: o.Clock, Random: o.Random,
-				Owner:      func() func(context.Context) (int64, error) { return m.router.OwnerPosition(id) },
-				Background: m.router.Background,
+				Image: image, Feed: feeds.Feed(image), ReleaseTimeout: o.Limits.ReleaseTimeout, Warmed: m.warmed,
+				Clock: o.Clock, Random: o.Random, Background: m.router.Background,
+				Owner: func() func(context.Context) (int64, error) { return m.ownerPosition(id) },
 			}),
 		}
 		p.core = core.New(core.Config{
-			Partition: id, Worker: o.Worker, Layout: o.Layout, Limits: o.Limits, Single: o.Log.SingleProcess(), LaneOf: p.laneOf,
+			Partition: id, Worker: o.Worker, Layout: o.Layout, Limits: o.Limits.Limits, Single: o.Log.SingleProcess(),
+			LaneOf: p.laneOf,
 		})
 		if p.inspector.Suspected() {
 			m.inspectSuspected()
@@ -182,6 +190,15 @@ func NewManager(o Options) *Manager {
 		l.partitions = append(l.partitions, p)
 	}
 	return m
+}
+
+// ownerPosition returns a function that asks the owner of a partition how far it is: this worker,
+// or another one. It is nil if there is none to ask.
+func (m *Manager) ownerPosition(id int32) func(context.Context) (int64, error) {
+	if p := m.partitions[id]; p.replica.Role() == materializer.Owning {
+		return p.Position
+	}
+	return m.router.OwnerPosition(id)
 }
 
 // Router returns the router over the manager's partitions and those of other workers.
@@ -325,7 +342,7 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	if e.Table != nil {
 		m.options.Table.Set(e.Table)
 		if m.options.Table.Err() == nil {
-			m.inherit(e.Table)
+			m.noteHandOvers(e.Table)
 			m.setFollowed(e.Table)
 		}
 		m.warmed()
@@ -333,17 +350,17 @@ func (m *Manager) assign(e broker.AssignmentEvent) {
 	givenUp := m.refit(&e)
 	m.mu.Lock()
 	for _, id := range e.Assigned {
-		m.hinted[id] = true
+		m.assigned[id] = true
 		if m.wrong() == nil {
 			m.partitions[id].post(inAssigned{handedOver: m.handedOver[id]})
 		}
 	}
 	for _, id := range e.Lost {
-		delete(m.hinted, id)
+		delete(m.assigned, id)
 		m.partitions[id].post(inLost{})
 	}
 	for _, id := range e.Revoked {
-		delete(m.hinted, id)
+		delete(m.assigned, id)
 	}
 	released := m.release(e.Revoked, nil)
 	m.mu.Unlock()
@@ -366,8 +383,8 @@ func (m *Manager) bar(t *broker.Table) bool {
 	return m.isBarred
 }
 
-// inherit notes which partitions live owners are to release.
-func (m *Manager) inherit(t *broker.Table) {
+// noteHandOvers notes which partitions live owners are to release.
+func (m *Manager) noteHandOvers(t *broker.Table) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.handedOver)
@@ -407,7 +424,7 @@ func (m *Manager) Images() map[int32]int64 {
 		if state == core.Halted || state == core.Repairing { // its store is no image of the log
 			continue
 		}
-		if lag, ok := p.replica.Lag(state == core.Active || state == core.Suspect || state == core.Draining); ok {
+		if lag, ok := p.replica.Lag(state == core.Active || state == core.Suspect || state == core.Releasing); ok {
 			images[p.id] = lag
 		}
 	}
@@ -448,14 +465,14 @@ func (m *Manager) all() []int32 {
 	return ids
 }
 
-// lookPause is the shortest pause between two checks of the topic's settings.
-const lookPause = time.Second
+// checkPause is the shortest pause between two checks of the topic's settings.
+const checkPause = time.Second
 
 // watchContract checks the topic's settings from time to time, and as soon as the log has failed an
 // append: wrong settings may be the reason, and then the partition would claim and be refused again
-// and again. It checks once in lookPause at most, however many appends fail.
+// and again. It checks once in checkPause at most, however many appends fail.
 func (m *Manager) watchContract(ctx context.Context) {
-	pause := min(lookPause, m.options.Limits.ContractCheck)
+	pause := min(checkPause, m.options.Limits.ContractCheck)
 	for {
 		again, stop := m.options.Clock.After(m.options.Limits.ContractCheck - pause)
 		select {
@@ -468,7 +485,7 @@ func (m *Manager) watchContract(ctx context.Context) {
 		}
 		// If the log is not reachable now, the partitions' own watchdogs report it.
 		if info, err := m.options.Log.Describe(ctx, m.options.Topic.Name); err == nil {
-			m.judge(info)
+			m.checkTopic(info)
 		}
 		rested, stop := m.options.Clock.After(pause)
 		select {
@@ -480,12 +497,12 @@ func (m *Manager) watchContract(ctx context.Context) {
 	}
 }
 
-// judge gives the partitions up while the topic's settings, or its number of partitions, are wrong,
-// and takes the assigned ones again when they are right. What the log may have lost in between is
-// checked: after the store's position by the catch-up, which halts at a loss before it serves;
-// before that position by an inspection, while the partition serves, because the store has that
-// part. Another topic under the same name is a halt: it does not hold what was acknowledged.
-func (m *Manager) judge(info broker.TopicInfo) {
+// checkTopic gives the partitions up while the topic's settings, or its number of partitions, are
+// wrong, and takes the assigned ones again when they are right. What the log may have lost in
+// between is checked: after the store's position by the catch-up, which halts at a loss before it
+// serves; before that position by an inspection, while the partition serves, because the store has
+// that part. Another topic under the same name is a halt: it does not hold what was acknowledged.
+func (m *Manager) checkTopic(info broker.TopicInfo) {
 	m.mu.Lock()
 	if m.replaced {
 		m.mu.Unlock()
@@ -496,7 +513,7 @@ func (m *Manager) judge(info broker.TopicInfo) {
 		journal.CheckSettings(info), journal.CheckPartitions(m.options.Layout, info, m.options.MorePartitions),
 	)
 	if limit := m.options.Limits.AppendBytes; now == nil && info.MaxAppendBytes > 0 && info.MaxAppendBytes < limit {
-		now = fmt.Errorf("topic %s takes %d bytes at a time and took %d when this worker started: raise it again, or start the worker anew", info.Name, info.MaxAppendBytes, limit)
+		now = fmt.Errorf("topic %s takes %d bytes at a time and took %d when this worker started: raise it again, or restart the worker", info.Name, info.MaxAppendBytes, limit)
 	}
 	released := func() {}
 	switch {
@@ -525,7 +542,7 @@ func (m *Manager) judge(info broker.TopicInfo) {
 // takeAgain takes the partitions that are assigned. The lock is held.
 func (m *Manager) takeAgain() {
 	for id := range m.partitions {
-		if m.hinted[int32(id)] {
+		if m.assigned[int32(id)] {
 			m.partitions[id].post(inAssigned{})
 		}
 	}

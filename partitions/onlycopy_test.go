@@ -81,7 +81,7 @@ func TestAnImageThatTheLogCannotReplaceIsKept(t *testing.T) {
 			if after := f.rows(); !slices.Equal(before, after) {
 				t.Errorf("after a restart the rows are\n%s", strings.Join(after, "\n"))
 			}
-			f.mend(materializer.AcceptLoss)
+			f.repair(materializer.AcceptLoss)
 			f.want(f.submit(command("c", "add w")), map[bool]string{true: "w", false: "z w"}[strings.HasPrefix(name, "all")])
 		})
 	}

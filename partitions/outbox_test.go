@@ -156,11 +156,11 @@ func TestParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, setup{world: alone})
 		f.await(core.Active)
-		f.want(f.submit(command("a", "later nowhere add x")), "later")
+		f.want(f.submit(command("a", "later absent add x")), "later")
 		f.want(f.submit(command("a", "later b crash")), "later later")
 		f.until("both are parked", func() bool { return f.p.Status().Parked == 2 })
 		parked := f.parked(2)
-		if parked[0].Parked != "there is no nowhere" || parked[1].Attempts != core.MaxFailures {
+		if parked[0].Parked != "there is no absent" || parked[1].Attempts != core.MaxFailures {
 			t.Errorf("parked: %+v", parked)
 		}
 		if err := f.stop(); err != nil {
@@ -236,7 +236,9 @@ func TestForwardIsRepeated(t *testing.T) {
 // TestOutboxBeyondMemory: more open effects than are kept in memory are all delivered.
 func TestOutboxBeyondMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: core.Limits{MaxWaitingEntity: 1 << 14, MaxWaiting: 1 << 14}})
+		f := start(t, setup{world: alone, limits: Limits{
+			MaxWaiting: 1 << 14, Limits: core.Limits{MaxWaitingEntity: 1 << 14},
+		}})
 		f.await(core.Active)
 		const effects = core.OutboxWindow + 1000
 		answers := make([]<-chan answer, effects)

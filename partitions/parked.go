@@ -200,7 +200,7 @@ func (m *Manager) ResolveSome(
 func (m *Manager) resolve(ctx context.Context, partition int32, r *instruction) (ok bool, err error) {
 	done := make(chan bool, 1)
 	r.Done = func(ok bool) { done <- ok }
-	if !m.partitions[partition].post(inResolved{r}) {
+	if !m.partitions[partition].post(inResolve{r}) {
 		return false, entities.PartitionMoved(partition, "the worker is stopping")
 	}
 	select {

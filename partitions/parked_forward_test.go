@@ -45,7 +45,7 @@ func TestTheTotalsOfAResolution(t *testing.T) {
 		f.await(core.Active)
 		const parked, refused = 4, 3
 		for range parked {
-			f.want(f.submit(command("a", "quiet nowhere x")), "ok")
+			f.want(f.submit(command("a", "quiet absent x")), "ok")
 		}
 		for range refused {
 			f.want(f.submit(command("a", "quiet b refuse x")), "ok")

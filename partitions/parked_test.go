@@ -22,13 +22,13 @@ func TestParkedInPagesAndInBulk(t *testing.T) {
 		f.await(core.Active)
 		const bad = 2*resolveRows + 76
 		for i := range bad {
-			f.want(f.submit(command("a", fmt.Sprint("quiet nowhere number-", i%2))), "ok")
+			f.want(f.submit(command("a", fmt.Sprint("quiet absent number-", i%2))), "ok")
 		}
 		f.until("all are parked", func() bool { return f.m.CountParked() == bad })
 		f.want(f.submit(command("a", "quiet b add x")), "ok")
 		f.until("others are delivered", func() bool { return f.open() == bad })
 
-		filter := materializer.ParkedFilter{Method: "nowhere", Error: "there is no"}
+		filter := materializer.ParkedFilter{Method: "absent", Error: "there is no"}
 		seen := map[int64]bool{}
 		for place, more := (ParkedPlace{}), true; more; {
 			found, next, again, err := f.m.Parked(place, filter, 100)

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/failpoint"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/internal/plural"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions/core"
@@ -28,6 +29,8 @@ type Hooks struct {
 	Alarm func(partition int32, what string)
 	// Progress reports a catch-up.
 	Progress func(materializer.Progress)
+	// RoleChanged is called when the role of a Replica has changed; it must not block.
+	RoleChanged func()
 	// WatchFailed reports that the group did not answer who owns which partition.
 	WatchFailed func(error)
 }
@@ -43,7 +46,7 @@ type shared struct {
 	functions Functions
 	// types lists the entity types that the function serves.
 	types  func() []string
-	limits core.Limits
+	limits Limits
 	hooks  Hooks
 	clock  clock.Clock
 	random func() uint64
@@ -65,8 +68,10 @@ type Partition struct {
 	id    int32
 	image *materializer.Image
 
-	core      *core.Core
-	fold      *materializer.Fold
+	core *core.Core
+	fold *materializer.Fold
+	// tap publishes what the fold folds, while this worker owns the partition; nil: it does not.
+	tap       *materializer.Tap
 	replica   *replica.Replica
 	inspector *repair.Inspector
 	repair    *repair.Repair
@@ -126,13 +131,13 @@ func (p *Partition) advance() {
 }
 
 // do performs an effect.
-func (p *Partition) do(ctx context.Context, e core.Asked) {
+func (p *Partition) do(ctx context.Context, e core.Emitted) {
 	switch do := e.Do.(type) {
 	case core.CatchUp:
 		p.tasks.read(ctx, func(ctx context.Context) { p.catchUp(ctx, e.Incarnation, do.HandedOver) })
 	case core.AppendClaim:
 		p.append(do.Batch, inClaimAcked{do.Batch})
-	case core.ReadBack:
+	case core.FoldClaim:
 		timed, end := context.WithTimeout(ctx, p.limits.AckTimeout) // an old leader may show an old end for a while
 		p.tasks.read(timed, func(ctx context.Context) { p.readBack(ctx, e.Incarnation, do.Offset); end() })
 	case core.Follow:
@@ -161,7 +166,7 @@ func (p *Partition) do(ctx context.Context, e core.Asked) {
 	case core.Answer:
 		p.complete(do.Call, p.core.Confirmed())
 	case core.ReadGap:
-		p.alarm("records of others stand where own ones were expected")
+		p.alarm("records of another writer stand where own ones were expected")
 		p.tasks.start(func() { p.readGap(ctx, e.Incarnation, do.From, do.Until) })
 	case core.Send:
 		p.deliver(ctx, do.Delivery, do.Progress)
@@ -175,7 +180,7 @@ func (p *Partition) do(ctx context.Context, e core.Asked) {
 		p.loadRefusals()
 	case core.DropRefusals:
 		p.stats.refusalsDropped.Add(uint64(do.Count)) //nolint:gosec // positive
-		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the %d oldest were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", core.MaxRefusals, do.Count))
+		p.alarm(fmt.Sprintf("more than %d refused effects are kept: the oldest ones, %d, were dropped; look at `millrace parked --refused`, use sdk.OnRefused or sdk.IgnoreRefusal", core.MaxRefusals, do.Count))
 	case core.LoadTimers:
 		p.loadTimers(do.After, do.Limit, p.core.TimersLoaded)
 	case core.SearchTimers:
@@ -188,9 +193,9 @@ func (p *Partition) do(ctx context.Context, e core.Asked) {
 		if err := materializer.Sweep(p.image.Store, p.image.Address, do.Due); err != nil {
 			p.failed(err)
 		}
-	case core.Halt:
+	case core.MarkHalted:
 		if err := p.repair.Mark(do.Next, do.Why); err != nil {
-			p.alarm("that the partition has halted could not be written down: " + err.Error())
+			p.alarm("the halt of the partition could not be stored: " + err.Error())
 		}
 	case core.Survey:
 		p.tasks.read(ctx, func(ctx context.Context) { p.surveyed(ctx, e.Incarnation, do.Choice) })
@@ -200,13 +205,13 @@ func (p *Partition) do(ctx context.Context, e core.Asked) {
 		p.repaired(p.repair.StartOver(do.Survey.Start))
 	case core.Resume:
 		p.repaired(p.repair.Resume())
-	case core.Resolved:
+	case core.ReportResolved:
 		p.show() // the operator reads the totals next
-		do.Done(true)
-	case core.Repaired:
+		do.Done(do.Logged)
+	case core.ReportRepaired:
 		p.show() // the operator reads the status next
 		do.Done(do.Repair)
-	case core.Released:
+	case core.ReportReleased:
 		for _, done := range p.released {
 			if done != nil {
 				done()
@@ -230,7 +235,7 @@ func (p *Partition) complete(call *core.Call, confirmed time.Duration) {
 	if call.Err != nil {
 		p.stats.failed.Add(1)
 	}
-	switch wait := meetingOf(call); wait.step(core.Phase.Answered) {
+	switch wait := waiterOf(call); wait.step(core.Phase.Answered) {
 	case core.PhaseLeft:
 		p.unheld(call)
 	case core.PhaseAnswered:
@@ -246,7 +251,7 @@ func (p *Partition) append(b *core.Batch, reply input) {
 	p.stats.batches.Add(1)
 	failpoint.Hit(failpoint.BeforeSend)
 	p.image.Log.Append(p.image.Journal, records, func(r broker.AppendResult) {
-		if r.Err != nil && !mutation.On(mutation.Look) {
+		if r.Err != nil && !mutation.On(mutation.Recheck) {
 			select {
 			case p.refused <- struct{}{}:
 			default: // a check is due already
@@ -263,17 +268,21 @@ func (p *Partition) append(b *core.Batch, reply input) {
 func (p *Partition) committed(err error) {
 	fresh := p.core.Effects()[p.turn.committed:]
 	p.turn.committed = len(p.core.Effects())
-	failed := false
+	applied := false
 	for i := range fresh {
 		if do, is := fresh[i].Do.(core.Commit); is {
 			p.completeBatch(do.Batch, err)
-			failed = err != nil
+			applied = true
 		}
 	}
-	if failed {
+	if applied {
+		p.published(err)
+	}
+	if applied && err != nil {
 		p.failed(err)
 		p.core.ApplyFailed(err)
 	}
+	p.endFeed()
 }
 
 // completeBatch completes the calls of a batch that is in the store or, with err, is not.
@@ -296,7 +305,7 @@ func (p *Partition) completeBatch(b *core.Batch, err error) {
 // known.
 func (p *Partition) jumps(before uint64) {
 	if n := p.fold.Counts().Jumped - before; n > 0 {
-		p.alarm(fmt.Sprintf("%d claims with absurdly high epochs were void: no worker makes such claims, see who may write to the topic", n))
+		p.alarm("void because of absurdly high epochs: " + plural.Of(n, "claim") + "; no worker makes such claims: check who may write to the topic")
 	}
 }
 

@@ -30,7 +30,7 @@ func (p *Partition) Read(ctx context.Context, cmd *entities.Command) (_ entities
 		p.waiting.Add(-1)
 		return none, true, errPartitionBusy(p.id, p.limits.MaxWaiting)
 	}
-	outcome, next, err := p.lookWithin(ctx, cmd)
+	outcome, next, err := p.readImageWithin(ctx, cmd)
 	switch {
 	case err != nil:
 		return none, true, entities.AsError(err)
@@ -56,25 +56,27 @@ func (p *Partition) suffices(ctx context.Context, cmd *entities.Command) bool {
 	}
 }
 
-// lookWithin is look for a caller that may leave before its deadline.
-func (p *Partition) lookWithin(ctx context.Context, cmd *entities.Command) (*entities.Outcome, int64, error) {
+// readImageWithin is readImage for a caller that may leave before its deadline.
+func (p *Partition) readImageWithin(
+	ctx context.Context, cmd *entities.Command,
+) (*entities.Outcome, int64, error) {
 	if _, mayLeave := ctx.Deadline(); !mayLeave {
-		return p.look(ctx, cmd)
+		return p.readImage(ctx, cmd)
 	}
-	l := &look{partition: p, ctx: ctx, cmd: cmd, done: make(chan struct{})}
-	p.loop.runners.Run(l)
+	r := &imageRead{partition: p, ctx: ctx, cmd: cmd, done: make(chan struct{})}
+	p.loop.runners.Run(r)
 	select {
-	case <-l.done:
-		return l.outcome, l.next, l.err
+	case <-r.done:
+		return r.outcome, r.next, r.err
 	case <-ctx.Done():
 		return nil, 0, entities.Errorf(endedBy(ctx), entities.NotApplied,
 			"the call ended before the function had answered for %s from the image of this worker: nothing was applied", cmd.Key)
 	}
 }
 
-// look runs a command on a new session, begun from the image, and returns what the function decided
-// and the position of the image. It ends the wait of the command.
-func (p *Partition) look(ctx context.Context, cmd *entities.Command) (*entities.Outcome, int64, error) {
+// readImage runs a command on a new session, begun from the image, and returns what the function
+// decided and the position of the image. It ends the wait of the command.
+func (p *Partition) readImage(ctx context.Context, cmd *entities.Command) (*entities.Outcome, int64, error) {
 	defer p.waiting.Add(-1)
 	snapshot := p.image.Store.Snapshot()
 	defer snapshot.Close() //nolint:errcheck // only read

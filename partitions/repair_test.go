@@ -36,8 +36,8 @@ func (f *fixture) halts() {
 
 func (f *fixture) end() int64 { return int64(len(f.world.Records(partition0))) }
 
-// mend repairs the partition and waits until it is owned again.
-func (f *fixture) mend(choice materializer.Choice) materializer.Restored {
+// repair repairs the partition and waits until it is owned again.
+func (f *fixture) repair(choice materializer.Choice) materializer.Restored {
 	f.t.Helper()
 	restored, err := f.m.Repair(f.t.Context(), 0, choice)
 	if err != nil {
@@ -108,7 +108,7 @@ func TestRepairAcceptsTheLoss(t *testing.T) {
 		!slices.Equal(b.Examples, []string{"words/a", "words/b"}) {
 		t.Errorf("beyond the end: %+v", b)
 	}
-	f.mend(materializer.AcceptLoss)
+	f.repair(materializer.AcceptLoss)
 	if s := f.p.Status(); s.Next < former || s.Halted != nil {
 		t.Errorf("owned at offset %d, halted %v; want at least %d", s.Next, s.Halted, former)
 	}
@@ -148,7 +148,7 @@ func TestOffsetsAreNotUsedAgain(t *testing.T) {
 		}
 		f = start(t, setup{world: alone, on: f.world, store: f.store, parts: 2})
 		f.halts()
-		f.mend(materializer.AcceptLoss)
+		f.repair(materializer.AcceptLoss)
 		f.until("all is owned", func() bool { return f.owned() })
 		f.flood(source, "quiet "+target+" add new%d")
 		f.settled()
@@ -218,7 +218,7 @@ func (f *fixture) busy() (kept int64) {
 	f.want(f.submit(command("s", "quiet b add late")), "ok")
 	f.until("the late effect is settled", func() bool { return f.open() == 0 })
 	f.want(f.submit(command("s", "quiet far add there")), "ok")
-	f.want(f.submit(command("s", "later nowhere add x")), "later")
+	f.want(f.submit(command("s", "later absent add x")), "later")
 	f.parked(1)
 	return kept
 }
@@ -287,7 +287,7 @@ func TestRepairAppendsTheImage(t *testing.T) {
 				t.Fatalf("preview: %+v, %v; now %s", would, err, f.p.Status().State)
 			}
 			f.halts()
-			if got := f.mend(materializer.AppendImage); got.Entities != would.Entities ||
+			if got := f.repair(materializer.AppendImage); got.Entities != would.Entities ||
 				got.Answers != would.Answers || got.Effects != would.Effects {
 				t.Errorf("written again: %+v; the preview said %+v", got, would)
 			}
@@ -316,13 +316,13 @@ func TestRepairIsTakenUpAgain(t *testing.T) {
 					f.want(f.receive(caller), "x")
 				}
 				former := f.end()
-				f.settle()
+				f.stopWorld()
 				f.world.Truncate(partition0, 4)
 				again := func() *fixture {
-					f.settle()
+					f.stopWorld()
 					return start(t, setup{
 						world: simlog.Options{Manual: true, SingleProcess: true}, on: f.world, store: f.store,
-						limits: core.Limits{MaxCommitRecords: 3},
+						limits: Limits{Limits: core.Limits{MaxCommitRecords: 3}},
 					})
 				}
 				f = again()
@@ -396,7 +396,7 @@ func TestRetry(t *testing.T) {
 	f.halts()
 	f.world.Truncate(partition0, 2)
 	f.world.Inject(partition0, whole[2:]...)
-	f.mend(materializer.Retry)
+	f.repair(materializer.Retry)
 	f.want(f.submit(command("a", "read")), "x y")
 }
 
@@ -421,7 +421,7 @@ func TestRepairFromWhatIsLeft(t *testing.T) {
 		t.Errorf("append-image: %v; want ErrOutOfRange", err)
 	}
 	f.halts()
-	f.mend(materializer.AcceptLoss)
+	f.repair(materializer.AcceptLoss)
 	f.want(f.submit(command("b", "read")), "y")
 	f.want(f.submit(command("a", "read")), "")
 }

@@ -33,7 +33,7 @@ func TestForwardsAndEffects(t *testing.T) {
 		t.Fatalf("the forward's answer is %v, %v; want that of b", reply, err)
 	}
 	f.want(f.submit(command("a", "read")), "effect forwarding")
-	r.Drain()
+	r.Wait()
 }
 
 // TestAnswersCarryTokens: the token names the partition and the offset after what was written.

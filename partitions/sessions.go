@@ -15,24 +15,26 @@ import (
 // prompt wakes a caller to run the function, unless it left.
 func (p *Partition) prompt(ctx context.Context, call *core.Call) {
 	if call.Command.Timer != nil {
-		switch stale, err := p.stale(call); {
+		switch superseded, err := p.superseded(call); {
 		case err != nil:
 			p.core.Decided(
 				call, nil, nil,
 				entities.Errorf(entities.Unavailable, entities.NotApplied, "look up timer %q: %w", call.Command.Timer.Name, err),
 			)
 			return
-		case stale:
+		case superseded:
 			p.core.Superseded(call)
 			return
 		}
 	}
-	w := meetingOf(call)
+	w := waiterOf(call)
 	w.at, w.behind = p.core.Now().Log, nil
 	if !w.run() {
 		p.core.Withdrawn(call)
 		return
 	}
+	// A timer that cannot be run has no caller to wake: it is given up when it is its turn, so that it
+	// comes after the commands before it.
 	if timer := call.Command.Timer; timer != nil && timer.Err != nil {
 		w.set(core.PhaseDecided)
 		p.core.CannotRun(call)
@@ -50,7 +52,7 @@ func (p *Partition) prompt(ctx context.Context, call *core.Call) {
 
 // ready takes the decision about a command that was announced, without waking its caller for it.
 func (p *Partition) ready(ctx context.Context, call *core.Call) {
-	wait := meetingOf(call)
+	wait := waiterOf(call)
 	outcome, err := p.handle(ctx, call.Session(), call.Command, time.Unix(0, wait.at))
 	wait.set(core.PhaseDecided)
 	var failure *entities.Error
@@ -70,12 +72,12 @@ func (p *Partition) behind(call *core.Call, room int) []entities.Invocation {
 	}
 	at := time.Unix(0, p.core.Now().Log)
 	invs := make([]entities.Invocation, 1, min(room, 1+len(waiting)))
-	invs[0] = entities.Invocation{Command: call.Command, Time: at}
+	invs[0] = announced(call, at)
 	for _, next := range waiting[:cap(invs)-1] {
-		if next.Command.Timer != nil || p.traced(next) || !(mutation.On(mutation.Announced) || meetingOf(next).run()) {
+		if next.Command.Timer != nil || p.traced(next) || !(mutation.On(mutation.Announced) || waiterOf(next).run()) {
 			break
 		}
-		invs = append(invs, entities.Invocation{Command: next.Command, Time: at})
+		invs = append(invs, announced(next, at))
 	}
 	if len(invs) == 1 {
 		return nil
@@ -83,6 +85,13 @@ func (p *Partition) behind(call *core.Call, room int) []entities.Invocation {
 	return invs
 }
 
+func announced(call *core.Call, at time.Time) entities.Invocation {
+	deadline, _ := waiterOf(call).ctx.Deadline()
+	return entities.Invocation{Command: call.Command, Time: at, Deadline: deadline}
+}
+
+// traced reports whether spans measure the stages of a call. Such a call takes the longer way, on
+// which each stage begins and ends on the caller's goroutine.
 func (p *Partition) traced(call *core.Call) bool {
 	return p.tracer != nil && tracing.Sampled(call.Command.TraceParent)
 }
@@ -101,6 +110,7 @@ func (p *Partition) reopen(ent *core.Entity, session entities.Session, incarnati
 	})
 }
 
+// closeSession ends a session in order. It waits for the function, so it never runs on the loop.
 func (p *Partition) closeSession(s entities.Session) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.limits.CloseTimeout)
 	defer cancel()

@@ -46,7 +46,7 @@ func TestSizesDoNotDependOnTheDoor(t *testing.T) {
 		{"a forward of much", "send b length " + payload, "", "not_applied: ", "not_applied: "},
 		{"a forward of half as much", "send b length " + payload[:large/2], "", "600000", "600000"},
 	} {
-		cl := newCluster(t, core.Limits{MovePatience: time.Minute})
+		cl := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		cl.owned(cl.b, 1)
 		gateway := cl.a.gateway(cl.a.m.options.Table, cl.net)
 		for door, ask := range map[string]func(*entities.Command) string{
@@ -72,7 +72,7 @@ func TestSizesDoNotDependOnTheDoor(t *testing.T) {
 func TestLargeAnswersThatAreLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for text, want := range map[string]int{"fat 1200000": 1, "pass b fat 1200000": 1, "send b fat 1200000": 2} {
-			c := newCluster(t, core.Limits{MovePatience: time.Minute})
+			c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 			c.owned(c.b, 1)
 			c.net.lose = 1
 			got := make(chan string, 1)

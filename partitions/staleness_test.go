@@ -25,7 +25,7 @@ func measuredOf(f *fixture, c entities.Consistency, by replica.Server) replica.S
 // partition without writes does not seem to age for longer than it takes to ask the log.
 func TestStalenessOfFollowers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })
@@ -62,7 +62,7 @@ func TestStalenessOfFollowers(t *testing.T) {
 // TestStalenessOfOwners: it is the age of the log's last acknowledgement, and 0 if no other worker
 // can write.
 func TestStalenessOfOwners(t *testing.T) {
-	c := newCluster(t, core.Limits{MovePatience: time.Minute})
+	c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 	c.owned(c.a, 0)
 	c.want(c.a, command("x", "add 1"), "1")
 	c.a.clock.Advance(2 * time.Hour)

@@ -8,13 +8,14 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/internal/plural"
 	"github.com/millrace-io/millrace/internal/tracing"
 	"github.com/millrace-io/millrace/partitions/core"
 )
 
-// meeting is the state that the caller's goroutine, or the one that stands in for it, and the loop
+// waiter is the state that the caller's goroutine, or the one that stands in for it, and the loop
 // share.
-type meeting struct {
+type waiter struct {
 	phase atomic.Int32
 	// ctx is the caller's.
 	ctx context.Context //nolint:containedctx // a call lives as long as its caller waits
@@ -32,38 +33,38 @@ type meeting struct {
 	behind []entities.Invocation
 }
 
-// meetingOf returns the meeting of a call.
-func meetingOf(call *core.Call) *meeting { return call.Caller.(*meeting) } //nolint:errcheck,forcetypeassert // newCall makes all calls
+// waiterOf returns the waiter of a call.
+func waiterOf(call *core.Call) *waiter { return call.Caller.(*waiter) } //nolint:errcheck,forcetypeassert // newCall makes all calls
 
 // step moves the call to its next phase, and returns the previous one.
-func (m *meeting) step(next func(core.Phase) core.Phase) (before core.Phase) {
+func (w *waiter) step(next func(core.Phase) core.Phase) (before core.Phase) {
 	for {
-		before = core.Phase(m.phase.Load())
-		if after := next(before); after == before || m.phase.CompareAndSwap(int32(before), int32(after)) {
+		before = core.Phase(w.phase.Load())
+		if after := next(before); after == before || w.phase.CompareAndSwap(int32(before), int32(after)) {
 			return before
 		}
 	}
 }
 
 // set sets the phase of the call. Only one goroutine may change it at that moment.
-func (m *meeting) set(p core.Phase) { m.phase.Store(int32(p)) }
+func (w *waiter) set(p core.Phase) { w.phase.Store(int32(p)) }
 
 // Alone implements Caller.
-func (m *meeting) Alone() { m.step(core.Phase.Alone) }
+func (w *waiter) Alone() { w.step(core.Phase.Alone) }
 
 // Accompanied implements Caller.
-func (m *meeting) Accompanied() { m.step(core.Phase.Accompanied) }
+func (w *waiter) Accompanied() { w.step(core.Phase.Accompanied) }
 
 // Decided implements Caller.
-func (m *meeting) Decided() bool { return m.step(core.Phase.Decided) != core.PhaseLeft }
+func (w *waiter) Decided() bool { return w.step(core.Phase.Decided) != core.PhaseLeft }
 
 // run starts the turn of a call, unless its caller has left or is about to: a caller that sends the
 // command again, after it has left, gets an answer that no earlier attempt belies. (gone)
-func (m *meeting) run() bool {
-	if !core.Phase(m.phase.Load()).HasFunction() && m.ctx.Err() != nil && !mutation.On(mutation.Gone) {
+func (w *waiter) run() bool {
+	if !core.Phase(w.phase.Load()).HasFunction() && w.ctx.Err() != nil && !mutation.On(mutation.Gone) {
 		return false
 	}
-	return m.step(core.Phase.Run).MayRun()
+	return w.step(core.Phase.Run).MayRun()
 }
 
 // Submit runs a command on its entity and returns the decision, after it is durable. If ctx ends
@@ -84,10 +85,10 @@ func (p *Partition) Submit(ctx context.Context, cmd *entities.Command) (entities
 func newCall(ctx context.Context, cmd *entities.Command) *core.Call {
 	c := &struct {
 		core.Call
-		meeting
+		waiter
 	}{} // one allocation
 	c.wake, c.ctx = make(chan struct{}, 2), ctx
-	c.Call.Begin(cmd, &c.meeting)
+	c.Call.Begin(cmd, &c.waiter)
 	if c.Named() {
 		c.set(core.PhaseUnchecked)
 	}
@@ -114,7 +115,7 @@ func (p *Partition) await(ctx context.Context, cmd *entities.Command) (_ entitie
 	if !p.submit(inSubmitted{call}) {
 		return entities.Committed{}, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
-	wait, done := meetingOf(call), ctx.Done()
+	wait, done := waiterOf(call), ctx.Done()
 	for {
 		select {
 		case <-wait.wake:
@@ -158,7 +159,7 @@ func (p *Partition) Position(ctx context.Context) (int64, error) {
 		return 0, entities.PartitionMoved(p.id, "the worker is stopping")
 	}
 	select {
-	case <-meetingOf(call).wake:
+	case <-waiterOf(call).wake:
 		if call.Err != nil {
 			return 0, call.Err
 		}
@@ -209,7 +210,7 @@ func endedBy(ctx context.Context) entities.Reason {
 // may give the command up; it does not end the session, in whose memory others wait behind this
 // call.
 func (p *Partition) invoke(ctx context.Context, call *core.Call) {
-	wait := meetingOf(call)
+	wait := waiterOf(call)
 	session := call.Session()
 	switch {
 	case session == nil:
@@ -252,7 +253,10 @@ func (p *Partition) handle(
 	ctx context.Context, session entities.Session, cmd *entities.Command, at time.Time,
 ) (*entities.Outcome, error) {
 	ctx, span := p.tracer.Begin(ctx, tracing.Client, "function", cmd.TraceParent)
-	outcome, err := session.Handle(ctx, entities.Invocation{Command: cmd.WithTraceParent(span.Parent()), Time: at})
+	deadline, _ := ctx.Deadline()
+	outcome, err := session.Handle(ctx, entities.Invocation{
+		Command: cmd.WithTraceParent(span.Parent()), Time: at, Deadline: deadline,
+	})
 	span.End(err)
 	return outcome, err
 }
@@ -265,7 +269,7 @@ func (p *Partition) abandoned(call *core.Call, session entities.Session) {
 		session.Close(ctx)
 	}
 	call.Fail(entities.PartitionMoved(p.id, "the worker is stopping"))
-	wait := meetingOf(call)
+	wait := waiterOf(call)
 	wait.set(core.PhaseAnswered)
 	wait.wake <- struct{}{}
 }
@@ -302,5 +306,6 @@ func (p *Partition) openSession(
 }
 
 func errPartitionBusy(partition int32, limit int) *entities.Error {
-	return entities.Overload("%d commands already wait in partition %d", limit, partition)
+	return entities.Overload("the limit of %s that wait in partition %d is reached", plural.Of(limit, "command"),
+		partition)
 }

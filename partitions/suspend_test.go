@@ -51,7 +51,7 @@ func TestASuspendedOwnerAsksTheLog(t *testing.T) {
 // knew of the owner before.
 func TestASuspendedFollowerAsksTheOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, core.Limits{MovePatience: time.Minute})
+		c := newCluster(t, Limits{Limits: core.Limits{MovePatience: time.Minute}})
 		c.owned(c.a, 0, 1)
 		c.want(c.a, command("x", "add 1"), "1")
 		c.until("b follows", func() bool { s := c.b.p.Status(); return s.Followed && s.Next == 2 })

@@ -29,7 +29,7 @@ func wronged(t *testing.T, happen func(*fixture)) *fixture {
 func (f *fixture) breakContract() {
 	wrong := f.m.options.Topic
 	wrong.Violations = []broker.Violation{{Setting: "cleanup.policy"}}
-	f.m.judge(wrong)
+	f.m.checkTopic(wrong)
 }
 
 func (f *fixture) inspected() repair.Inspection {
@@ -55,7 +55,7 @@ func (f *fixture) mark() (why string, ok bool) {
 // worker on this store before that worker has inspected the log, and it inspects it again.
 func TestDamageOutlivesARestart(t *testing.T) {
 	f := wronged(t, func(f *fixture) { f.world.Remove(partition0, 1, 2) })
-	f.m.judge(f.m.options.Topic)
+	f.m.checkTopic(f.m.options.Topic)
 	found := f.inspected().Damage
 	if found == nil {
 		t.Fatal("no damage is found")
@@ -91,7 +91,7 @@ func TestALookThatWasCutOffIsDoneByTheNextWorker(t *testing.T) {
 // TestACleanLookTakesTheMarkOff: also that of damage which is restored.
 func TestACleanLookTakesTheMarkOff(t *testing.T) {
 	f := wronged(t, func(*fixture) {})
-	f.m.judge(f.m.options.Topic)
+	f.m.checkTopic(f.m.options.Topic)
 	if damage := f.inspected().Damage; damage != nil {
 		t.Fatalf("damage %v", damage)
 	}
@@ -136,7 +136,7 @@ func TestARepairTakesTheMarkOff(t *testing.T) {
 			if err := materializer.MarkSuspected(f.store, "was damaged", f.p.image.Address); err != nil {
 				t.Fatal(err)
 			}
-			f.mend(choice)
+			f.repair(choice)
 			if why, ok := f.mark(); ok {
 				t.Errorf("the mark is still there: %q", why)
 			}

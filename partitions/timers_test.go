@@ -142,7 +142,7 @@ func TestTimerOfAFailingFunction(t *testing.T) {
 // TestTimersBeyondMemory: more timers than fit in memory all fire.
 func TestTimersBeyondMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := start(t, setup{world: alone, limits: core.Limits{MaxWaiting: 1 << 15}})
+		f := start(t, setup{world: alone, limits: Limits{MaxWaiting: 1 << 15}})
 		f.await(core.Active)
 		const n = 3 * core.TimerWindow
 		answers := make([]<-chan answer, n)

@@ -80,7 +80,7 @@ var failures = map[string]func(f *fixture, store *unreadable, dispatch func() <-
 	},
 	"the worker stops": func(f *fixture, _ *unreadable, dispatch func() <-chan error, _ func()) error {
 		close(f.words.gate)
-		f.settle()
+		f.stopWorld()
 		answer := dispatch()
 		f.until("patience ends", func() bool { return len(answer) > 0 })
 		return <-answer
@@ -137,7 +137,7 @@ func TestNotAppliedIsAboutTheCommand(t *testing.T) {
 func TestWhatAnOwnerHasChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWords()
-		f := start(t, setup{world: alone, words: w, limits: core.Limits{MaxWaitingEntity: 1}})
+		f := start(t, setup{world: alone, words: w, limits: Limits{Limits: core.Limits{MaxWaitingEntity: 1}}})
 		f.await(core.Active)
 		first := f.later(command("a", "wait 1"))
 		<-w.entered

@@ -21,7 +21,8 @@ type call struct {
 }
 
 // Context ends with the caller's deadline, or when no caller waits any more, and carries the trace
-// of the call.
+// of the call. In a remote function the context of an entity's command ends with the deadline only.
+// A handler that returns the context's error has given the command up: nothing is stored of it.
 func (c *call) Context() context.Context { return c.ctx }
 
 // ID returns the caller's command id, "" when there is none.

@@ -55,8 +55,8 @@ type journalEntity[S any] struct {
 	emitted []Payload
 	// stateBytes estimates the state: the last snapshot and the events since, encoded.
 	stateBytes int
-	// stale says that the image holds what is not stored.
-	stale bool
+	// unstored says that the image holds what is not stored.
+	unstored bool
 }
 
 // newEntity returns an entity without events. The journal's service may be an older copy than the
@@ -124,7 +124,7 @@ func (e *journalEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision
 	switch {
 	case !ok:
 		return Decision{}, cmd.crash(fmt.Errorf("service %s has no method %s", e.service.name(), inv.Method))
-	case e.stale:
+	case e.unstored:
 		return Decision{}, cmd.crash(errStale)
 	}
 	before := e.sequence
@@ -136,14 +136,14 @@ func (e *journalEntity[S]) Handle(ctx context.Context, inv Invocation) (Decision
 		decision.Snapshot, err = e.dueSnapshot(before)
 	}
 	if err != nil {
-		e.stale = true
+		e.unstored = true
 		return Decision{}, cmd.crash(err)
 	}
 	if decision.Refusal != nil {
 		// What was emitted is applied already and cannot be undone: the image is dropped, the stored
 		// state stays.
-		e.stale = len(e.emitted) > 0
-		decision.Restart = e.stale
+		e.unstored = len(e.emitted) > 0
+		decision.Restart = e.unstored
 		return decision, nil //nolint:nilerr // err is nil here: it was checked above
 	}
 	decision.Events, decision.Effects, decision.Timers = e.emitted, cmd.effects, cmd.timers

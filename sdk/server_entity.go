@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
@@ -20,6 +22,10 @@ type entitySession struct {
 	id      string
 	entity  Entity
 }
+
+// errGaveUp: the handler ended with the error of its context, because the time of its caller was
+// over. That is no crash.
+var errGaveUp = errors.New("the handler gave the command up at the deadline of its caller")
 
 var errUnknownMessage = errors.New("a message of an unknown kind from the proxy")
 
@@ -69,7 +75,15 @@ func (s *entitySession) decide(ctx context.Context, command *cloudstate.Command)
 		return d, fmt.Errorf("command %s is for entity %q, the stream is that of %q", command.GetName(),
 			command.GetEntityId(), s.id)
 	}
+	if left := command.GetContext().GetTimeoutNanos(); left > 0 {
+		timed, cancel := context.WithTimeout(ctx, time.Duration(left))
+		defer cancel()
+		ctx = timed
+	}
 	if d.Decision, err = s.entity.Handle(ctx, fromCommand(command)); err != nil {
+		if over := ctx.Err(); errors.Is(over, context.DeadlineExceeded) && errors.Is(err, over) {
+			return d, errGaveUp
+		}
 		return d, err
 	}
 	if d.effects, err = s.service.toEffects(command, d.Effects); err != nil {
@@ -82,6 +96,11 @@ func (s *entitySession) decide(ctx context.Context, command *cloudstate.Command)
 
 // failure describes, for the worker, why a session ends at a command, nil for other messages.
 func failure(ctx context.Context, command *cloudstate.Command, err error) *cloudstate.Failure {
+	failure := &cloudstate.Failure{CommandId: command.GetId(), Description: err.Error()}
+	if errors.Is(err, errGaveUp) {
+		failure.GrpcCode = int32(codes.DeadlineExceeded)
+		return failure
+	}
 	logCrash(ctx, err)
-	return &cloudstate.Failure{CommandId: command.GetId(), Description: err.Error()}
+	return failure
 }

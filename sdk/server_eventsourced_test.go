@@ -1,12 +1,15 @@
 package sdk_test
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
+	"github.com/millrace-io/millrace/sdk"
 	scriptv1 "github.com/millrace-io/millrace/sdk/internal/script/v1"
 )
 
@@ -169,6 +172,41 @@ func TestJournalConversationsOutOfOrder(t *testing.T) {
 	stray.GetCommand().EntityId = "e2"
 	f.journal(t).send(journalInit(nil)).send(stray).
 		expect(journalFailure(1, `command Run is for entity "e2", the stream is that of "e1"`)).expectEnd()
+}
+
+// TestTheContextEndsWithTheDeadline: a handler that returns its context's error then has given the
+// command up. That is no crash, and the session ends, since its memory may be ahead.
+func TestTheContextEndsWithTheDeadline(t *testing.T) {
+	patient := make(chan bool, 1)
+	waits := sdk.EventSourced("journal", func(string) *journal { return &journal{} },
+		sdk.Handle(journalRun, func(_ *journal, cmd *sdk.Command, _ *scriptv1.RunRequest) (*scriptv1.RunResponse, error) {
+			<-cmd.Context().Done()
+			return nil, fmt.Errorf("wait: %w", cmd.Context().Err())
+		}),
+		sdk.Handle(journalRead,
+			func(_ *journal, cmd *sdk.Command, _ *scriptv1.ReadRequest) (*scriptv1.ReadResponse, error) {
+				_, has := cmd.Context().Deadline()
+				patient <- !has
+				return &scriptv1.ReadResponse{}, nil
+			}),
+		sdk.On((*journal).appended),
+	)
+	read := journalCommand(t, 1)
+	read.GetCommand().Name, read.GetCommand().Payload = "Read", pack(t, &scriptv1.ReadRequest{Id: entityID})
+	read.GetCommand().Context = &cloudstate.CommandContext{}
+	wait := journalCommand(t, 2)
+	wait.GetCommand().Context = &cloudstate.CommandContext{TimeoutNanos: int64(5 * time.Millisecond)}
+	gaveUp := journalFailure(2, "the handler gave the command up at the deadline of its caller")
+	gaveUp.GetFailure().GrpcCode = int32(codes.DeadlineExceeded)
+	f := start(t, waits)
+	f.journal(t).send(journalInit(nil)).send(read).
+		expect(journalReply(&eventsourced.EventSourcedReply{CommandId: 1, ClientAction: &cloudstate.ClientAction{
+			Action: &cloudstate.ClientAction_Reply{Reply: &cloudstate.Reply{Payload: pack(t, &scriptv1.ReadResponse{})}},
+		}})).
+		send(wait).expect(gaveUp).expectEnd()
+	if !<-patient {
+		t.Error("the context of a command without a deadline has one")
+	}
 }
 
 func TestTheContextOfACommandIsRead(t *testing.T) {

@@ -235,6 +235,8 @@ func (l *Log) fail(cause error) {
 	l.retryLater()
 }
 
+// retryLater has the committer open the database again after a pause, which grows with each attempt
+// until the log has worked for steadyFor.
 func (l *Log) retryLater() {
 	l.attempts++
 	l.retry, l.stopRetry = l.opts.Clock.After(l.opts.Retry.Pause(l.attempts))
@@ -268,7 +270,7 @@ func (l *Log) closeDatabase() error {
 	if l.db == nil {
 		return nil
 	}
-	l.current.Store(nil)
+	l.current.Store(nil) // before the readers: none of them opens another iterator
 	l.suspendReaders()
 	err := l.db.Close()
 	l.db, l.batch = nil, nil

@@ -47,7 +47,8 @@ func takeDirectory(o Options) (*pebble.Lock, error) {
 	return lock, nil
 }
 
-// makeDirectory creates what is missing of a path and makes it durable.
+// makeDirectory creates what is missing of a path and makes it durable: a directory whose entry is
+// lost in a power cut takes all records in it along.
 func makeDirectory(disk vfs.FS, dir string) error {
 	var parents []string
 	for at := dir; ; at = disk.PathDir(at) {
@@ -133,7 +134,7 @@ func startFormat(disk vfs.FS, dir string) error {
 	return nil
 }
 
-// replaceFile replaces a file atomically.
+// replaceFile replaces a file atomically: after a power cut it has the old content or the new one.
 func replaceFile(disk vfs.FS, dir, newName, name string, content []byte) error {
 	path := disk.PathJoin(dir, newName)
 	f, err := disk.Create(path, vfs.WriteCategoryUnspecified)

@@ -32,7 +32,7 @@ var (
 func advice(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return "free space on its disk; the log goes on by itself as soon as it can write"
+		return "free space on its disk; the log continues by itself as soon as it can write"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return "give this user write permission or choose another directory"
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrExist):

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 var _ broker.Log = (*Log)(nil)
@@ -146,7 +147,7 @@ func (l *Log) Describe(_ context.Context, topic string) (broker.TopicInfo, error
 	}
 	durability := "synced to disk before every answer (one machine)"
 	if l.opts.Ephemeral {
-		durability = "kept in memory only: everything ends with this process"
+		durability = "in memory only: data is lost when this process exits"
 	}
 	return broker.TopicInfo{
 		Name: t.Name, Partitions: t.Partitions, ID: t.ID, MaxAppendBytes: int(t.limit.Load()), Durability: durability,
@@ -157,8 +158,8 @@ func (l *Log) Describe(_ context.Context, topic string) (broker.TopicInfo, error
 // the outcome is unknown; creating it again is harmless.
 func (l *Log) Create(ctx context.Context, spec broker.TopicSpec) error {
 	if spec.Name == "" || spec.Partitions < 1 || spec.MaxRecordBytes < 0 {
-		return fmt.Errorf("create topic %q: a name, at least one partition and no negative size are needed, got %d partitions and %d bytes",
-			spec.Name, spec.Partitions, spec.MaxRecordBytes)
+		return fmt.Errorf("create topic %q: a name, at least one partition and no negative size are needed, got %s and %d bytes",
+			spec.Name, plural.Of(spec.Partitions, "partition"), spec.MaxRecordBytes)
 	}
 	closed := func() error { return fmt.Errorf("create topic %s: %w", spec.Name, broker.ErrClosed) }
 	if l.isClosed() {
@@ -177,8 +178,8 @@ func (l *Log) Create(ctx context.Context, spec broker.TopicSpec) error {
 
 // CreateCommand says that nothing needs to be done.
 func (l *Log) CreateCommand(spec broker.TopicSpec) string {
-	return fmt.Sprintf("# the embedded log creates topic %s with %d partitions by itself in %s", spec.Name,
-		spec.Partitions, l.opts.Dir)
+	return fmt.Sprintf("# the embedded log creates topic %s with %s by itself in %s", spec.Name,
+		plural.Of(spec.Partitions, "partition"), l.opts.Dir)
 }
 
 // Assignments assigns all partitions of the topic at once, to a group of one, and waits for the end

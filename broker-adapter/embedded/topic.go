@@ -13,7 +13,8 @@ import (
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
-// topicRow is a topic as stored.
+// topicRow is a topic as stored. Number is in every key of its records, so that a key is short; it
+// is never used again. ID is random: a topic that is made anew under its name is another one.
 type topicRow struct {
 	Name           string `json:"name"`
 	Number         uint32 `json:"number"`
@@ -34,7 +35,8 @@ func newTopicRow(spec broker.TopicSpec, number uint32) topicRow {
 	return row
 }
 
-// topic is a topic in memory. It lives as long as the log, through every reopening.
+// topic is a topic in memory. It lives as long as the log, through every reopening, so that what
+// was acknowledged is compared with what the files have then.
 type topic struct {
 	// topicRow is as the topic was found or created; only limit changes later.
 	topicRow

@@ -41,8 +41,8 @@ type membership struct {
 	balancer *balance.Balancer
 	// notice came with an assignment and was not announced yet.
 	notice atomic.Pointer[balance.Notice]
-	// stale is set when the table names another process for this worker than its own.
-	stale atomic.Bool
+	// replaced is set when the table names another process for this worker than its own.
+	replaced atomic.Bool
 	// requests gets the times of requests for a rebalance.
 	requests chan time.Duration
 	// ended gets the error that ends the membership, if it does not end with its context.
@@ -226,7 +226,7 @@ func (s *membership) corrected(t *broker.Table) *broker.Table {
 	}
 	listed.Public = self.Public // a leader of an earlier release leaves it out
 	if listed != self {
-		s.stale.Store(true)
+		s.replaced.Store(true)
 	}
 	own := *t
 	own.Members = slices.Clone(t.Members)
@@ -237,7 +237,7 @@ func (s *membership) corrected(t *broker.Table) *broker.Table {
 func (s *membership) assigned(ctx context.Context, _ *kgo.Client, assigned map[string][]int32) {
 	s.log.counters.rebalances.Add(1)
 	s.announce(ctx, true)
-	if s.stale.Swap(false) {
+	if s.replaced.Swap(false) {
 		s.rebalance()
 	}
 	if ids := s.partitions(assigned); len(ids) > 0 {

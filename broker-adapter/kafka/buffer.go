@@ -34,6 +34,8 @@ func (b *buffer) acquire(records, bytes int) bool {
 	return true
 }
 
+// release gives space back when the brokers have answered, whatever the answer is. All that wait
+// are woken: a small append may fit where the first one in line does not.
 func (b *buffer) release(records, bytes int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

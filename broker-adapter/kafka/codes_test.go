@@ -246,6 +246,40 @@ func TestFetchCodes(t *testing.T) {
 	}
 }
 
+// TestBoundCodes answers requests for offsets with each code several times: the client asks again
+// at most once, because its knowledge of leaders is fresh then.
+func TestBoundCodes(t *testing.T) {
+	for _, c := range []struct {
+		code  *kerr.Error
+		fails bool
+	}{
+		{code: kerr.UnknownTopicOrPartition},
+		{code: kerr.LeaderNotAvailable},
+		{code: kerr.NotLeaderForPartition},
+		{code: kerr.ReplicaNotAvailable},
+		{code: kerr.KafkaStorageError},
+		{code: kerr.FencedLeaderEpoch},
+		{code: kerr.OffsetNotAvailable},
+		{code: kerr.TopicAuthorizationFailed, fails: true},
+	} {
+		t.Run(c.code.Message, func(t *testing.T) {
+			t.Parallel()
+			cluster := fake(t, 3)
+			l := openFake(t, cluster)
+			p := newTestTopic(t, l, 1)
+			mustAppend(t, l, p, text("0"))
+			fault := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Topic: p.Topic, Err: c.code, Count: 5})
+			end, err := l.End(deadline(t), p)
+			switch {
+			case c.fails && !errors.Is(err, c.code):
+				t.Errorf("end: %v, want %v", err, c.code)
+			case !c.fails && (err != nil || end != 1 || fault.Hits() != 5):
+				t.Errorf("end is %d, %v, after %d faults", end, err, fault.Hits())
+			}
+		})
+	}
+}
+
 // TestLeaderMoves moves the leader while a writer and a reader are at work.
 func TestLeaderMoves(t *testing.T) {
 	cluster := fake(t, 3)

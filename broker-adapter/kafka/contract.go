@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 // Names of the topic settings in the contract.
@@ -163,16 +164,16 @@ func (in *inspection) durability() string {
 	insync := min(in.number(minInsync), in.factor)
 	switch {
 	case in.factor == 1 && flushed:
-		return "one broker: acknowledged data is on its disk (flush.messages=1) and is lost with that disk"
+		return "single broker: acknowledged data is on its disk (flush.messages=1), and is lost on disk failure"
 	case in.factor == 1:
-		return "single broker: acknowledged data is lost when its disk fails or power is lost"
+		return "single broker: acknowledged data is lost on disk failure or power loss"
 	case flushed:
-		return fmt.Sprintf("%d replicas: acknowledged data is on the disks of at least %d brokers (flush.messages=1)",
-			in.factor, insync)
+		return fmt.Sprintf("%d replicas: acknowledged data is on the disks of at least %s (flush.messages=1)",
+			in.factor, plural.Of(insync, "broker"))
 	case insync == 1:
 		return fmt.Sprintf("%d replicas, but one is enough to acknowledge: acknowledged data can be lost with a single broker", in.factor)
 	default:
-		return fmt.Sprintf("%d replicas: acknowledged data is in the memory of at least %d brokers, and is lost only if all of them lose power at once",
-			in.factor, insync)
+		return fmt.Sprintf("%d replicas: acknowledged data is in the memory of at least %s, and is lost only if all of them lose power at once",
+			in.factor, plural.Of(insync, "broker"))
 	}
 }

@@ -97,11 +97,11 @@ func TestDurabilityOfOneBroker(t *testing.T) {
 	l := open(t, Options{Brokers: brokers(t)})
 	topic := newTestTopic(t, l, 1).Topic
 	if d := describe(t, l,
-		topic).Durability; d != "single broker: acknowledged data is lost when its disk fails or power is lost" {
+		topic).Durability; d != "single broker: acknowledged data is lost on disk failure or power loss" {
 		t.Errorf("durability: %q", d)
 	}
 	alter(t, l, topic, flushMessages, "1")
-	if d := describe(t, l, topic).Durability; !strings.Contains(d, "one broker") ||
+	if d := describe(t, l, topic).Durability; !strings.Contains(d, "single broker") ||
 		!strings.Contains(d, "flush.messages=1") {
 		t.Errorf("durability with flush.messages=1: %q", d)
 	}

@@ -80,6 +80,8 @@ func createError(resp *kmsg.CreateTopicsResponse) error {
 	return err
 }
 
+// waitForLeaders waits until the partitions of a topic can be written. A topic that was just
+// created is not known to all brokers, so errors that pass are tried again.
 func (l *Log) waitForLeaders(ctx context.Context, name string) error {
 	for attempt := 1; ; attempt++ {
 		meta, err := l.metadata(ctx, name)
@@ -95,6 +97,7 @@ func (l *Log) waitForLeaders(ctx context.Context, name string) error {
 	}
 }
 
+// allLed reports whether every partition has a leader. A topic without partitions is not there yet.
 func allLed(meta *kmsg.MetadataResponseTopic) bool {
 	for i := range meta.Partitions {
 		if meta.Partitions[i].ErrorCode != 0 || meta.Partitions[i].Leader < 0 {

@@ -77,5 +77,6 @@
 // # Errors
 //
 // A request without an answer fails with broker.ErrUnreachable. A transient fetch error is counted
-// (Stats.FetchRetries) and retried until the caller's context ends.
+// (Stats.FetchRetries) and retried until the caller's context ends. A transient error of a request
+// for the first or the last offset is retried for RequestTimeout.
 package kafka

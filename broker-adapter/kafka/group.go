@@ -17,14 +17,14 @@ import (
 var _ broker.Group = (*Log)(nil)
 
 const (
-	// watchQuiet is the pause between two looks at a stable group. A look costs the coordinator one
+	// watchQuiet is the pause between two polls at a stable group. A poll costs the coordinator one
 	// small request. A router with an old table learns of it from the worker that it calls, so this
 	// bounds only how long calls take a detour.
 	watchQuiet = time.Second
 	// watchBusy is the pause while the group changes: a rebalance takes about a heartbeat, 250 ms
 	// by default.
 	watchBusy = 250 * time.Millisecond
-	// watchLeast is the shortest pause between two looks.
+	// watchLeast is the shortest pause between two polls.
 	watchLeast = 50 * time.Millisecond
 	// busyFor is how long after a change watchBusy applies: a rebalance is often followed by
 	// others.
@@ -65,28 +65,28 @@ func (l *Log) Watch(ctx context.Context, group, topic string, on func(*broker.Ta
 		if err == nil && (!g.Stable || time.Since(changed) < busyFor) {
 			next = watchBusy
 		}
-		l.awaitLook(ctx, next)
+		l.awaitPoll(ctx, next)
 	}
 }
 
-// awaitLook waits until the next look is due or Look is called, at least watchLeast.
-func (l *Log) awaitLook(ctx context.Context, next time.Duration) {
+// awaitPoll waits until the next poll is due or Refresh is called, at least watchLeast.
+func (l *Log) awaitPoll(ctx context.Context, next time.Duration) {
 	if !pause(ctx, watchLeast) {
 		return
 	}
 	t := time.NewTimer(next - watchLeast)
 	defer t.Stop()
 	select {
-	case <-l.look:
+	case <-l.refresh:
 	case <-t.C:
 	case <-ctx.Done():
 	}
 }
 
-// Look makes one running Watch poll at once.
-func (l *Log) Look() {
+// Refresh makes one running Watch poll at once.
+func (l *Log) Refresh() {
 	select {
-	case l.look <- struct{}{}:
+	case l.refresh <- struct{}{}:
 	default: // already requested
 	}
 }

@@ -25,8 +25,8 @@ type Log struct {
 	// brokers is the number of brokers in the last answer about the cluster.
 	brokers atomic.Int32
 
-	// look holds one request that Watch polls at once.
-	look chan struct{}
+	// refresh holds one request that Watch polls at once.
+	refresh chan struct{}
 
 	// ctx ends when Close begins.
 	ctx  context.Context //nolint:containedctx // the Log's own lifetime
@@ -111,9 +111,13 @@ func (l *Log) waitForBroker() error {
 			last = err
 		}
 		if !pause(ctx, retry.Pause(attempt)) {
+			expect := "that they accept plaintext connections without authentication"
+			if l.opts.TLS != nil || l.opts.SASL != nil {
+				expect = "that TLS and SASL are set as they expect"
+			}
 			return fmt.Errorf("%w: no Kafka broker answered within %v at %s: %w; check that the addresses are right, that the "+
-				"brokers run and can be reached from here, and that TLS and SASL are as they expect",
-				broker.ErrUnreachable, l.opts.OpenTimeout, strings.Join(l.opts.Brokers, ", "), last)
+				"brokers run and can be reached from here, and %s",
+				broker.ErrUnreachable, l.opts.OpenTimeout, strings.Join(l.opts.Brokers, ", "), last, expect)
 		}
 	}
 }

@@ -73,10 +73,10 @@ type SASL struct {
 type Settings struct {
 	// Replication is the replication factor of topics made by Create. 0: three, or the number of
 	// brokers if that is less.
-	Replication int `name:"replication" default:"0" min:"0" max:"32767" process:"worker" help:"replication factor of topics that are created; 0: 3, or as many as there are brokers"`
+	Replication int `name:"replication" default:"0" min:"0" max:"32767" process:"worker" help:"replication factor of created topics; 0: 3, or the number of brokers if that is less"`
 	// SessionTimeout is how long a worker may be silent before its partitions move. The default is
 	// the shortest that a broker with default settings takes.
-	SessionTimeout time.Duration `name:"session-timeout" default:"6s" min:"1ns" process:"worker" help:"how long the brokers wait for a silent worker before its partitions move; brokers bound it by group.min.session.timeout.ms"`
+	SessionTimeout time.Duration `name:"session-timeout" default:"6s" min:"1ns" process:"worker" help:"time without heartbeats after which the brokers remove a worker from its group; brokers limit it by group.min.session.timeout.ms"`
 }
 
 // Options say which cluster to use, and how. The zero value of every field but Brokers is a

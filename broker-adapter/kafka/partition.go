@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 // partition is the queue of appends to one partition, from the call to the delivered result.
@@ -102,10 +103,11 @@ func (p *partition) refusal(a *pending, t *topic) error {
 	case len(a.records) == 0:
 		return errors.New("there are no records")
 	case len(a.records) > p.log.opts.BufferRecords:
-		return fmt.Errorf("%w: %d records, the buffer takes %d", broker.ErrTooLarge, len(a.records), p.log.opts.BufferRecords)
+		return fmt.Errorf("%w: %s, the buffer takes %d", broker.ErrTooLarge, plural.Of(len(a.records), "record"),
+			p.log.opts.BufferRecords)
 	case a.size > t.maxBytes:
-		return fmt.Errorf("%w: %d records take %d bytes, topic %s takes %d (max.message.bytes, or the largest commit if that is less)",
-			broker.ErrTooLarge, len(a.records), a.size, p.id.Topic, t.maxBytes)
+		return fmt.Errorf("%w: %s with %d bytes, topic %s takes %d (max.message.bytes, or the largest commit if that is less)",
+			broker.ErrTooLarge, plural.Of(len(a.records), "record"), a.size, p.id.Topic, t.maxBytes)
 	}
 	if p.producer == nil {
 		var err error

@@ -58,6 +58,7 @@ func request[R any](ctx context.Context, l *Log, to kmsg.Requestor,
 	}
 }
 
+// countBrokers asks how many brokers the cluster has now, by which replicas are chosen.
 func (l *Log) countBrokers(ctx context.Context) (int, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = []kmsg.MetadataRequestTopic{} // none: nil would be all
@@ -68,6 +69,8 @@ func (l *Log) countBrokers(ctx context.Context) (int, error) {
 	return len(resp.Brokers), nil
 }
 
+// metadataRequest asks about one topic, and must not create it: a topic that a broker makes up
+// would have the settings of its defaults.
 func metadataRequest(topic string) *kmsg.MetadataRequest {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
@@ -94,7 +97,7 @@ func (l *Log) metadata(ctx context.Context, topic string) (*kmsg.MetadataRespons
 
 func onlyTopic(resp *kmsg.MetadataResponse, topic string) (*kmsg.MetadataResponseTopic, error) {
 	if len(resp.Topics) != 1 {
-		return nil, fmt.Errorf("broker described %d topics instead of %s", len(resp.Topics), topic)
+		return nil, fmt.Errorf("broker described %d topics instead of one, %s", len(resp.Topics), topic)
 	}
 	t := &resp.Topics[0]
 	if t.ErrorCode != 0 {
@@ -124,7 +127,7 @@ func (l *Log) configsOnce(ctx context.Context, topic string) (map[string]setting
 		return nil, err
 	}
 	if len(resp.Resources) != 1 {
-		return nil, fmt.Errorf("broker described %d resources instead of topic %s", len(resp.Resources), topic)
+		return nil, fmt.Errorf("broker described %d resources instead of one, topic %s", len(resp.Resources), topic)
 	}
 	if err := kerr.ErrorForCode(resp.Resources[0].ErrorCode); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
@@ -179,15 +182,26 @@ func (l *Log) bound(ctx context.Context, p broker.Partition, which string, times
 	ctx, cancel := l.within(ctx)
 	defer cancel()
 	what := fmt.Sprintf("%s of %s/%d", which, p.Topic, p.ID)
+	for began, try := time.Now(), 1; ; try++ {
+		offset, err := l.boundOnce(ctx, p, timestamp)
+		// The client asks a new leader itself, but not while its own knowledge of leaders is fresh: then
+		// it returns the code. Brokers learn of a new topic, or of a new leader, one by one.
+		if err == nil || !kerr.IsRetriable(err) || time.Since(began) >= l.opts.RequestTimeout ||
+			!pause(ctx, retry.Pause(try)) {
+			return offset, l.requestError(what, err)
+		}
+	}
+}
+
+func (l *Log) boundOnce(ctx context.Context, p broker.Partition, timestamp int64) (int64, error) {
 	if _, err := l.topics.partition(ctx, p); err != nil {
-		return 0, l.requestError(what, err)
+		return 0, err
 	}
 	resp, err := request(ctx, l, l.admin, listOffsets(p, -1, timestamp).RequestWith)
 	if err != nil {
-		return 0, l.requestError(what, err)
+		return 0, err
 	}
-	offset, err := onlyOffset(resp)
-	return offset, l.requestError(what, err)
+	return onlyOffset(resp)
 }
 
 // leadership is who leads a partition, as of an epoch.

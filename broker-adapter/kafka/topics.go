@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 // topic is what appends and readers need to know of a topic. It is immutable; a newer look-up
@@ -27,20 +28,20 @@ func (t *topic) has(id int32) bool { return t != nil && id >= 0 && id < t.partit
 type topics struct {
 	log *Log
 
-	mu    sync.Mutex
-	known map[string]*topic
-	looks map[string]*look
+	mu      sync.Mutex
+	known   map[string]*topic
+	lookUps map[string]*lookUp
 }
 
-// look is a look-up under way; done is closed when the result is there.
-type look struct {
+// lookUp is a look-up under way; done is closed when the result is there.
+type lookUp struct {
 	done  chan struct{}
 	topic *topic
 	err   error
 }
 
 func newTopics(l *Log) *topics {
-	return &topics{log: l, known: map[string]*topic{}, looks: map[string]*look{}}
+	return &topics{log: l, known: map[string]*topic{}, lookUps: map[string]*lookUp{}}
 }
 
 // cached returns a topic, nil if it was not looked up yet.
@@ -70,8 +71,8 @@ func (ts *topics) partition(ctx context.Context, p broker.Partition) (*topic, er
 		return nil, err
 	}
 	if !t.has(p.ID) {
-		return nil, fmt.Errorf("%w: topic %s has %d partitions, there is no %d", broker.ErrUnknownTopic, p.Topic,
-			t.partitions, p.ID)
+		return nil, fmt.Errorf("%w: topic %s has %s, there is no %d", broker.ErrUnknownTopic, p.Topic,
+			plural.Of(t.partitions, "partition"), p.ID)
 	}
 	return t, nil
 }
@@ -85,7 +86,7 @@ func (ts *topics) lookUp(ctx context.Context, name string) (*topic, error) {
 	if mine {
 		go func() { // ends with its requests or when the Log closes; Close waits for it
 			defer ts.log.tasks.Done()
-			ts.look(name, l)
+			ts.resolve(name, l)
 		}()
 	} else {
 		ts.log.tasks.Done()
@@ -99,18 +100,18 @@ func (ts *topics) lookUp(ctx context.Context, name string) (*topic, error) {
 }
 
 // join returns the look-up in progress of a topic, or a new one that the caller has to do.
-func (ts *topics) join(name string) (l *look, mine bool) {
+func (ts *topics) join(name string) (l *lookUp, mine bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	if l = ts.looks[name]; l != nil {
+	if l = ts.lookUps[name]; l != nil {
 		return l, false
 	}
-	l = &look{done: make(chan struct{})}
-	ts.looks[name] = l
+	l = &lookUp{done: make(chan struct{})}
+	ts.lookUps[name] = l
 	return l, true
 }
 
-func (ts *topics) look(name string, l *look) {
+func (ts *topics) resolve(name string, l *lookUp) {
 	ctx, cancel := context.WithTimeout(ts.log.ctx, ts.log.opts.RequestTimeout)
 	defer cancel()
 	t, err := ts.ask(ctx, name)
@@ -120,7 +121,7 @@ func (ts *topics) look(name string, l *look) {
 	l.topic, l.err = t, requestError("look up topic "+name, err)
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	delete(ts.looks, name)
+	delete(ts.lookUps, name)
 	if err == nil {
 		ts.known[name] = t
 	}
@@ -154,7 +155,7 @@ func (ts *topics) learn(name string, t *topic) {
 	ts.known[name] = t
 }
 
-// forget drops a topic, so that the next use looks it up again.
+// forget drops a topic, so that the next use lookUps it up again.
 func (ts *topics) forget(name string) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()

@@ -37,8 +37,8 @@ func (c *Client) Watch(ctx context.Context, group, _ string, on func(*broker.Tab
 	return nil
 }
 
-// Look does nothing: Watch sees every change at once.
-func (c *Client) Look() {}
+// Refresh does nothing: Watch sees every change at once.
+func (c *Client) Refresh() {}
 
 // Evict removes a member from its group. A live one gets its partitions as lost, and joins again.
 // In a world with manual assignments only dead members are removed, and the test sends the events

@@ -41,7 +41,7 @@ func (c *Client) Read(p broker.Partition, from int64) (broker.Reader, error) {
 func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 	r.takeBack()
 	for {
-		batch, changed, err := r.look(ctx)
+		batch, changed, err := r.peek(ctx)
 		if err != nil {
 			return broker.Batch{}, fmt.Errorf("read topic %s, partition %d, offset %d: %w", r.partition.Topic,
 				r.partition.ID, r.next, err)
@@ -57,8 +57,8 @@ func (r *reader) Next(ctx context.Context) (broker.Batch, error) {
 	}
 }
 
-// look returns the records that exist now, or a channel that is closed at the next change.
-func (r *reader) look(ctx context.Context) (broker.Batch, <-chan struct{}, error) {
+// peek returns the records that exist now, or a channel that is closed at the next change.
+func (r *reader) peek(ctx context.Context) (broker.Batch, <-chan struct{}, error) {
 	w := r.client.world
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -25,10 +25,10 @@ type Settings struct {
 	// ProtocolCheck refuses functions that announce another protocol version than 0.2, or none.
 	ProtocolCheck bool `name:"protocol-check" default:"true" process:"worker" help:"refuse a function that does not report Cloudstate protocol 0.2; some SDKs report none"`
 	// MaxKey is the longest entity id in bytes.
-	MaxKey int `name:"max-key" default:"1KiB" unit:"bytes" min:"1" help:"longest entity id"`
+	MaxKey int `name:"max-key" default:"1KiB" unit:"bytes" min:"1" help:"maximum length of an entity id"`
 }
 
-// Options say how a function's answer is judged.
+// Options say how a function's answer is checked.
 type Options struct {
 	Settings
 	// Runtime admits names that belong to the runtime (see IsReserved): for its own functions, and
@@ -38,14 +38,25 @@ type Options struct {
 }
 
 // Catalog is everything that one function serves, or several (Compose).
+//
+// What holds for every catalog, because NewCatalog refuses anything else:
+//
+//	D1  Each service is declared once, has a descriptor, and is of a known kind.
+//	D2  A stateful service is the only one of its entity type: the type names its state in the log.
+//	D3  Each method of a stateful service finds the id of its entity in its input, and streams only
+//	    what its kind allows.
+//	D4  Two methods never take the same messages of one source.
 type Catalog struct {
-	options    Options
-	spec       *cloudstate.EntitySpec
-	version    string
-	info       *cloudstate.ServiceInfo
-	set        *descriptorpb.FileDescriptorSet
-	files      *protoregistry.Files
-	types      *dynamicpb.Types
+	options Options
+	spec    *cloudstate.EntitySpec
+	// version is computed once: workers compare it with every answer of their peers.
+	version string
+	info    *cloudstate.ServiceInfo
+	// set has the files in the order in which they can be registered, files is what that makes.
+	set   *descriptorpb.FileDescriptorSet
+	files *protoregistry.Files
+	types *dynamicpb.Types
+	// services are sorted by name; byType has the stateful ones only.
 	services   []*Service
 	byName     map[string]*Service
 	byType     map[string]*Service
@@ -64,14 +75,12 @@ type Service struct {
 	Descriptor protoreflect.ServiceDescriptor
 	// Methods are in the order of their declaration.
 	Methods []*Method
-	// Hash is that of Offer.
+	// Hash is that of Offer. It is computed when the whole catalog is known to be right, because it
+	// reads all messages that the methods reach.
 	Hash uint64
 
 	byName map[string]*Method
 }
-
-// IsInternal reports whether the service is the runtime's own, which only the runtime calls.
-func (s *Service) IsInternal() bool { return IsReserved(s.Name) }
 
 // Method returns the method with a bare name, nil when the service has none such.
 func (s *Service) Method(name string) *Method { return s.byName[name] }
@@ -89,6 +98,8 @@ type Method struct {
 	// Eventing is the method's declaration of sources and destinations, nil when it has none.
 	Eventing *cloudstate.Eventing
 
+	// key finds the entity in an input, shape tells whether bytes decode as one: both without
+	// decoding, because every command passes here on its way to the log.
 	key   keyFields
 	shape *shape
 }
@@ -146,6 +157,8 @@ func NewCatalog(spec *cloudstate.EntitySpec, opts Options) (*Catalog, error) {
 	return c, nil
 }
 
+// checkVersion compares the protocol version that a function announces. Version 0.1 had other
+// messages under the same names, so a mismatch would show only as calls that fail.
 func checkVersion(info *cloudstate.ServiceInfo, opts Options, wrong *problems) {
 	major, minor := info.GetProtocolMajorVersion(), info.GetProtocolMinorVersion()
 	if !opts.ProtocolCheck || (major == ProtocolMajor && minor == ProtocolMinor) {
@@ -156,7 +169,9 @@ func checkVersion(info *cloudstate.ServiceInfo, opts Options, wrong *problems) {
 		major, minor, ProtocolMajor, ProtocolMinor)
 }
 
-// add enters one declared service, or says what is wrong with it.
+// add enters one declared service, or says what is wrong with it. After a problem it goes on, so
+// that the author of the function learns of all of them at once; the catalog is given away only
+// if there was none.
 func (c *Catalog) add(e *cloudstate.Entity, opts Options, shapes shapes, wrong *problems) {
 	name := e.GetServiceName()
 	kind := entities.KindOf(e.GetEntityType())
@@ -174,6 +189,7 @@ func (c *Catalog) add(e *cloudstate.Entity, opts Options, shapes shapes, wrong *
 		wrong.addf("service %s is declared twice: declare it once", name)
 		return
 	}
+	// The function names services and sends files; nothing else says that they belong together.
 	found, err := c.files.FindDescriptorByName(protoreflect.FullName(name))
 	desc, isService := found.(protoreflect.ServiceDescriptor)
 	if err != nil || !isService {
@@ -216,7 +232,7 @@ func (c *Catalog) claimType(s *Service, wrong *problems) {
 			"service %s has the persistence id %q: take the slash out, it separates type and id in an entity's key",
 			s.Name, name)
 	}
-	if !c.options.Runtime && strings.HasPrefix(name, "_") {
+	if !c.options.Runtime && IsReservedType(name) {
 		wrong.addf(
 			"service %s has the persistence id %q: take another one, those that begin with an underscore belong to the runtime",
 			s.Name, name)
@@ -230,6 +246,7 @@ func (c *Catalog) claimType(s *Service, wrong *problems) {
 	c.byType[name] = s
 }
 
+// newMethod reads one method, and says all that is wrong with it.
 func newMethod(s *Service, desc protoreflect.MethodDescriptor, opts Options, shapes shapes, wrong *problems) *Method {
 	m := &Method{
 		Service:       s,
@@ -257,6 +274,8 @@ func newMethod(s *Service, desc protoreflect.MethodDescriptor, opts Options, sha
 	return m
 }
 
+// checkStreaming holds a method to what its kind can stream: a stream to an entity would be several
+// commands, of which each is decided and stored by itself.
 func checkStreaming(m *Method, wrong *problems) {
 	switch kind := m.Service.Kind; kind.Spec().Streams {
 	case entities.UnaryOnly:
@@ -273,7 +292,8 @@ func checkStreaming(m *Method, wrong *problems) {
 	}
 }
 
-// typeName is the persistence id, or the service's name where the id names nothing.
+// typeName is the persistence id, or the service's name where the id names nothing. It is the first
+// part of every key in the log: another name is another, empty, set of entities.
 func typeName(e *cloudstate.Entity) string {
 	if id := e.GetPersistenceId(); id != "" && id != anonymousPersistenceID {
 		return id
@@ -328,6 +348,8 @@ func (c *Catalog) Spec() *cloudstate.EntitySpec { return c.spec }
 // Version names what the function serves: functions that answer discovery alike have the same.
 func (c *Catalog) Version() string { return c.version }
 
+// versionOf is a hash of the answer as it was sent, comments and options of its files included: a
+// function that was built anew from the same sources has the same version.
 func versionOf(spec *cloudstate.EntitySpec) string {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(spec)
 	if err != nil {

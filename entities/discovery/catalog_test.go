@@ -268,7 +268,7 @@ func TestBrokenDescriptors(t *testing.T) {
 		files []*descriptorpb.FileDescriptorProto
 		want  string
 	}{
-		{[]*descriptorpb.FileDescriptorProto{file("a", "b"), file("b", "c"), file("c", "b")}, "its descriptors import in a circle, b -> c -> b: break it"},
+		{[]*descriptorpb.FileDescriptorProto{file("a", "b"), file("b", "c"), file("c", "b")}, "its descriptors import each other in a cycle, b -> c -> b: remove one import"},
 		{[]*descriptorpb.FileDescriptorProto{clash, func() *descriptorpb.FileDescriptorProto {
 			other := proto.CloneOf(clash)
 			other.Name = proto.String("other")
@@ -283,7 +283,7 @@ func TestBrokenDescriptors(t *testing.T) {
 	}
 	spec := cartSpec(t)
 	spec.Proto = []byte("no descriptors")
-	if _, err := discovery.NewCatalog(spec, discovery.Options{}); err == nil || !strings.Contains(err.Error(), "no FileDescriptorSet") {
+	if _, err := discovery.NewCatalog(spec, discovery.Options{}); err == nil || !strings.Contains(err.Error(), "not a FileDescriptorSet") {
 		t.Errorf("got %v", err)
 	}
 }

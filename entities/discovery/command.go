@@ -37,6 +37,8 @@ func (m *Method) Retarget(t entities.Target) (*entities.Command, error) {
 	return m.withKey(&entities.Command{Service: m.Service.Name, Method: m.Name, Payload: t.Payload, Metadata: t.Metadata})
 }
 
+// withKey adds type and key to a command of a stateful service; an action has none. The payload
+// is a valid Input, or of a type that the function chose, of which only the top level is read.
 func (m *Method) withKey(cmd *entities.Command) (*entities.Command, error) {
 	if len(m.key.fields) == 0 {
 		return cmd, nil
@@ -58,6 +60,7 @@ func (m *Method) Check(payload []byte) error {
 	return nil
 }
 
+// malformed is the caller's mistake. The function has not seen the command.
 func malformed(m *Method, cause error) *entities.Error {
 	return entities.Errorf(entities.InvalidCommand, entities.NotApplied,
 		"%s: the request is not a valid %s: %w", m.FullName, m.Input.FullName(), cause)

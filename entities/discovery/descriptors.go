@@ -48,6 +48,7 @@ var stockFiles = stockByPath( //nolint:gochecknoglobals // a constant table
 	cloudstate.File_cloudstate_eventing_proto,
 )
 
+// stockByPath is a table by the path under which other files import a file.
 func stockByPath(files ...protoreflect.FileDescriptor) map[string]protoreflect.FileDescriptor {
 	byPath := make(map[string]protoreflect.FileDescriptor, len(files))
 	for _, f := range files {
@@ -56,7 +57,9 @@ func stockByPath(files ...protoreflect.FileDescriptor) map[string]protoreflect.F
 	return byPath
 }
 
-// optionTypes resolves the options that the catalog reads; all others stay unknown bytes.
+// optionTypes resolves the options that the catalog reads; all others stay unknown bytes. It is a
+// registry of our own, so that what is decoded does not depend on the libraries that are linked
+// into the process.
 var optionTypes = optionRegistry( //nolint:gochecknoglobals // a constant table
 	cloudstate.E_EntityKey, cloudstate.E_LegacyEntityKey, cloudstate.E_Eventing, annotations.E_Http,
 )
@@ -77,7 +80,7 @@ func parseDescriptors(raw []byte) (*descriptorpb.FileDescriptorSet, *protoregist
 	sent := new(descriptorpb.FileDescriptorSet)
 	if err := (proto.UnmarshalOptions{Resolver: optionTypes}).Unmarshal(raw, sent); err != nil {
 		return nil, nil, fmt.Errorf(
-			"its descriptors are no FileDescriptorSet (%w): send the output of protoc --include_imports --descriptor_set_out",
+			"its descriptors are not a FileDescriptorSet (%w): send the output of protoc --include_imports --descriptor_set_out",
 			err)
 	}
 	byPath, err := filesByPath(sent)
@@ -91,12 +94,13 @@ func parseDescriptors(raw []byte) (*descriptorpb.FileDescriptorSet, *protoregist
 	files, err := protodesc.NewFiles(set)
 	if err != nil {
 		return nil, nil, fmt.Errorf(
-			"its descriptors contradict each other (%w): build them anew with protoc --include_imports", err)
+			"its descriptors contradict each other (%w): rebuild them with protoc --include_imports", err)
 	}
 	return set, files, nil
 }
 
-// filesByPath admits a file twice, as long as both are equal.
+// filesByPath admits a file twice, as long as both are equal: some build tools send a file once for
+// each of its importers.
 func filesByPath(set *descriptorpb.FileDescriptorSet) (map[string]*descriptorpb.FileDescriptorProto, error) {
 	byPath := make(map[string]*descriptorpb.FileDescriptorProto, len(set.GetFile()))
 	for _, f := range set.GetFile() {
@@ -116,6 +120,9 @@ type sorter struct {
 	set    *descriptorpb.FileDescriptorSet
 }
 
+// sortFiles returns the files that were sent, and the stock files that they import, in an order in
+// which they can be registered. The order is the same for the same files, so that catalogs of two
+// workers can be compared byte by byte.
 func sortFiles(byPath map[string]*descriptorpb.FileDescriptorProto) (*descriptorpb.FileDescriptorSet, error) {
 	paths := make([]string, 0, len(byPath))
 	for path := range byPath {
@@ -138,7 +145,7 @@ func (s *sorter) visit(path string, trail []string) error {
 		return nil
 	}
 	if at := slices.Index(trail, path); at >= 0 {
-		return fmt.Errorf("its descriptors import in a circle, %s: break it",
+		return fmt.Errorf("its descriptors import each other in a cycle, %s: remove one import",
 			strings.Join(append(trail[at:], path), " -> "))
 	}
 	file, err := s.find(path)

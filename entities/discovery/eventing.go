@@ -23,7 +23,8 @@ func (m *Method) Source() (Source, bool) {
 	return s, true
 }
 
-// checkEventing checks one declaration on its own.
+// checkEventing checks one declaration on its own. Declarations are checked although nothing serves
+// them yet, so that a function that is accepted today is accepted when something does.
 func checkEventing(m *Method, wrong *problems) {
 	source, hasSource := m.Source()
 	if hasSource && source.Topic == "" && source.EventLog == "" {
@@ -36,12 +37,12 @@ func checkEventing(m *Method, wrong *problems) {
 	if out.GetTopic() == "" {
 		wrong.addf("method %s has an eventing destination without a name: set out.topic", m.FullName)
 	} else if out.GetTopic() == source.Topic {
-		wrong.addf("method %s reads the topic %q and writes to it, a circle: use two topics", m.FullName, source.Topic)
+		wrong.addf("method %s reads the topic %q and writes to it, a loop: use two topics", m.FullName, source.Topic)
 	}
 }
 
-// checkConsumers refuses two methods of one consumer with one input type: messages are given to
-// methods by type.
+// checkConsumers refuses two methods of one consumer with one input type (D4): messages are
+// given to methods by type.
 func checkConsumers(services []*Service, wrong *problems) {
 	type route struct {
 		source Source

@@ -14,7 +14,8 @@ import (
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 )
 
-// reportTimeout bounds a report to the function, whose answer means nothing.
+// reportTimeout bounds a report to the function, whose answer means nothing: it is told, and the
+// worker waits for another function in any case.
 const reportTimeout = 5 * time.Second
 
 // Policy says how to wait for a function. The zero value is the default.
@@ -59,6 +60,7 @@ func Handshake(ctx context.Context, conn grpc.ClientConnInterface, info *cloudst
 	}
 	catalog, err := NewCatalog(spec, opts)
 	if rejected, ok := errors.AsType[*RejectedError](err); ok {
+		// The author of the function reads its log rather than ours.
 		if err := ReportError(ctx, conn, strings.Join(rejected.Problems, "\n")); err != nil {
 			return nil, errors.Join(rejected, err)
 		}
@@ -92,6 +94,8 @@ func Discover(ctx context.Context, conn grpc.ClientConnInterface, info *cloudsta
 	}
 }
 
+// discoverOnce makes one attempt. A function that accepts the connection and does not answer, as
+// one that still starts, must not hold up the next attempt.
 func discoverOnce(ctx context.Context, conn grpc.ClientConnInterface, info *cloudstate.ProxyInfo,
 	timeout time.Duration,
 ) (*cloudstate.EntitySpec, error) {

@@ -36,6 +36,9 @@ func checkHTTP(m *Method, wrong *problems) {
 	}
 }
 
+// checkRule checks one rule against the messages of its method. Package gateway/httprule
+// compiles the same rules; a rule that it refuses would stop a gateway, so it is refused here,
+// at the function.
 func checkRule(m *Method, rule *annotations.HttpRule) error {
 	if s := rule.GetSelector(); s != "" && s != string(m.Descriptor.FullName()) {
 		return fmt.Errorf("its selector %q is not the name of the method: leave it out", s)
@@ -63,6 +66,7 @@ func checkRule(m *Method, rule *annotations.HttpRule) error {
 	return nil
 }
 
+// rulePath returns the path template of a rule, whatever its HTTP method.
 func rulePath(rule *annotations.HttpRule) (string, error) {
 	switch pattern := rule.GetPattern().(type) {
 	case *annotations.HttpRule_Get:
@@ -96,7 +100,7 @@ func checkVariable(md protoreflect.MessageDescriptor, path string) error {
 		case fd.Cardinality() == protoreflect.Repeated:
 			return fmt.Errorf("its variable %s is a repeated field", path)
 		case i < len(names)-1 && fd.Message() == nil:
-			return fmt.Errorf("its variable %s goes through %s, which is no message", path, fd.FullName())
+			return fmt.Errorf("its variable %s goes through %s, which is not a message", path, fd.FullName())
 		case i == len(names)-1 && fd.Message() != nil:
 			return fmt.Errorf("its variable %s is a message", path)
 		}
@@ -137,6 +141,7 @@ func parseTemplate(path string) ([]string, error) {
 	return t.variables, nil
 }
 
+// segments reads segments up to what is none. A variable cannot contain another one.
 func (t *template) segments(inVariable bool) error {
 	for {
 		if t.any {
@@ -173,6 +178,7 @@ func (t *template) segment(inVariable bool) error {
 	return nil
 }
 
+// variable reads a variable after its opening brace. Without a pattern it takes one segment.
 func (t *template) variable() error {
 	end := strings.IndexAny(t.rest, "=}")
 	if end < 0 {

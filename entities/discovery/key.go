@@ -21,7 +21,8 @@ const keySeparator = '-'
 // keyPartsInline is the number of key fields up to which a scan needs no memory of its own.
 const keyPartsInline = 4
 
-// keyFields finds the id of an entity in the encoded input of a method.
+// keyFields finds the id of an entity in the encoded input of a method. The id must be the same on
+// every worker and gateway, in every version: it decides which partition owns the entity.
 type keyFields struct {
 	// fields are in the order of their declaration, which is the order of the parts.
 	fields   []keyField
@@ -47,6 +48,7 @@ type keyPart struct {
 	text []byte
 }
 
+// newKeyFields finds the fields that are marked in the input of a method of a stateful service.
 func newKeyFields(m *Method, maxBytes int, wrong *problems) keyFields {
 	k := keyFields{maxBytes: maxBytes}
 	marked := 0
@@ -68,6 +70,8 @@ func newKeyFields(m *Method, maxBytes int, wrong *problems) keyFields {
 	return k
 }
 
+// isKey reports whether a field is marked, by the option or by the one of earlier versions of the
+// protocol, which has another number.
 func isKey(fd protoreflect.FieldDescriptor) bool {
 	options, ok := fd.Options().(*descriptorpb.FieldOptions)
 	if !ok {
@@ -81,6 +85,8 @@ func isKey(fd protoreflect.FieldDescriptor) bool {
 	return false
 }
 
+// newKeyField reads one marked field. Fields whose value has no text that is the same in all
+// languages are refused, and so are fields that may be there several times.
 func newKeyField(m *Method, fd protoreflect.FieldDescriptor, wrong *problems) (keyField, bool) {
 	if fd.IsList() || fd.IsMap() || (fd.ContainingOneof() != nil && !fd.ContainingOneof().IsSynthetic()) {
 		wrong.addf("method %s has its entity key in %s, which is repeated or in a oneof: use a single field",
@@ -161,7 +167,8 @@ func readKeyPart(wire protowire.Type, value []byte) keyPart {
 	return part
 }
 
-// join prints the parts, checks them and puts them together.
+// join prints the parts, checks them and puts them together. At least one part must say something,
+// or all callers that forget the field would share an entity.
 func (k *keyFields) join(m *Method, parts []keyPart) (string, *entities.Error) {
 	var inline [64]byte
 	id := inline[:0]
@@ -247,6 +254,7 @@ func (f *keyField) unsetPart() keyPart {
 	return part
 }
 
+// names lists the key fields for an error.
 func (k *keyFields) names() string {
 	names := make([]string, len(k.fields))
 	for i := range k.fields {
@@ -255,6 +263,7 @@ func (k *keyFields) names() string {
 	return strings.Join(names, ", ")
 }
 
+// tooLong names the limit: keys are in every record of an entity and in every row.
 func (k *keyFields) tooLong(m *Method, size int) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.NotApplied,
 		"%s: the entity key %s of %s has %d bytes, and the limit is %d: use a shorter one", m.FullName, k.names(),

@@ -46,7 +46,8 @@ func (c *Catalog) Offers() []Offer {
 	return offers
 }
 
-// sum is a hash of a canonical text of the service.
+// sum is a hash of a canonical text of the service. It is compared between workers of different
+// releases, so the text must not change. (A test has its value for an example.)
 func (s *Service) sum() uint64 {
 	var lines []string
 	for _, m := range s.Methods {
@@ -145,6 +146,8 @@ func Belong(own, others []Offer) error {
 	return nil
 }
 
+// hasEntities reports whether a worker has anything in the log under its services' types. Workers
+// that serve actions only belong to any app that has one of them.
 func hasEntities(offers []Offer) bool {
 	return slices.ContainsFunc(offers, func(o Offer) bool { return o.Type != "" })
 }
@@ -177,6 +180,7 @@ func Conflict(own, other *Catalog) error {
 	return nil
 }
 
+// conflict compares in the order of names, so that both workers report the same difference.
 func (s *Service) conflict(other *Service) error {
 	for _, a := range s.Methods {
 		b := other.byName[a.Name]
@@ -185,6 +189,7 @@ func (s *Service) conflict(other *Service) error {
 			return fmt.Errorf("method %s: %s here, %s there", a.FullName, a.signature(), b.signature())
 		}
 	}
+	// Only what both reach: a message that one of them has no method for is never sent to it.
 	messages, enums := s.reached()
 	theirs, theirEnums := other.reached()
 	for _, name := range sortedNames(messages) {
@@ -204,6 +209,7 @@ func (s *Service) conflict(other *Service) error {
 	return nil
 }
 
+// sortedNames gives a map an order, for messages that do not change from run to run.
 func sortedNames[T any](of map[protoreflect.FullName]T) []protoreflect.FullName {
 	names := make([]protoreflect.FullName, 0, len(of))
 	for name := range of {
@@ -213,6 +219,7 @@ func sortedNames[T any](of map[protoreflect.FullName]T) []protoreflect.FullName 
 	return names
 }
 
+// signature is how a method is declared, for an error.
 func (m *Method) signature() string {
 	stream := func(streams bool, of protoreflect.MessageDescriptor) string {
 		if streams {
@@ -223,6 +230,8 @@ func (m *Method) signature() string {
 	return fmt.Sprintf("(%s) returns (%s)", stream(m.ClientStreams, m.Input), stream(m.ServerStreams, m.Output))
 }
 
+// messageConflict compares what two versions of a message both have. A field is the same by its
+// number on the wire and by its name in JSON, so both are compared.
 func messageConflict(a, b protoreflect.MessageDescriptor) error {
 	for i := range a.Fields().Len() {
 		f := a.Fields().Get(i)
@@ -238,6 +247,7 @@ func messageConflict(a, b protoreflect.MessageDescriptor) error {
 	return nil
 }
 
+// enumConflict compares by name only: two names of one number are an alias, which both can read.
 func enumConflict(a, b protoreflect.EnumDescriptor) error {
 	for i := range a.Values().Len() {
 		v := a.Values().Get(i)
@@ -282,6 +292,7 @@ func EncodeOffers(offers []Offer) string {
 	return string(b)
 }
 
+// appendName writes a text with its length before it.
 func appendName(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
@@ -321,6 +332,8 @@ func DecodeOffers(encoded string) ([]Offer, error) {
 	return offers, nil
 }
 
+// takeName reads a text that appendName has written. The list comes from another process, so every
+// length is checked.
 func takeName(b []byte) (name string, rest []byte, ok bool) {
 	n, used := binary.Uvarint(b)
 	if used <= 0 || n > uint64(len(b)-used) { //nolint:gosec // used is at most the length

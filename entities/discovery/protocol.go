@@ -15,7 +15,8 @@ const (
 // names nothing.
 const anonymousPersistenceID = "entity"
 
-// typeURLPrefix precedes the full name of a message in a google.protobuf.Any.
+// typeURLPrefix precedes the full name of a message in a google.protobuf.Any. Names are compared
+// with it: a function that writes another prefix means another type.
 const typeURLPrefix = "type.googleapis.com/"
 
 // NewProxyInfo returns the proxy's description of itself for functions: protocol 0.2 and the kinds

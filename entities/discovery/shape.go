@@ -19,7 +19,8 @@ var (
 )
 
 // shape is what has to be known of a message type to tell whether bytes decode as one, without
-// decoding them.
+// decoding them. It is as strict as the decoders of the functions' languages are: what passes here
+// and does not decode there would break the session of an entity, with all commands behind it.
 type shape struct {
 	fields map[protowire.Number]fieldShape
 }
@@ -46,7 +47,7 @@ func (known shapes) of(md protoreflect.MessageDescriptor) *shape {
 		return s
 	}
 	s := &shape{fields: map[protowire.Number]fieldShape{}}
-	known[md.FullName()] = s
+	known[md.FullName()] = s // before its fields: a message may contain itself
 	for i := range md.Fields().Len() {
 		fd := md.Fields().Get(i)
 		f := fieldShape{wire: wireType(fd.Kind())}
@@ -113,6 +114,7 @@ func (f *fieldShape) check(number protowire.Number, value []byte, depth int) err
 	}
 }
 
+// checkPacked reads a run of numbers to its end. A number of zero bytes is not one.
 func checkPacked(item protowire.Type, run []byte) error {
 	for len(run) > 0 {
 		n := protowire.ConsumeFieldValue(1, item, run)
@@ -135,6 +137,7 @@ func enforcesUTF8(fd protoreflect.FieldDescriptor) bool {
 	return fd.Syntax() == protoreflect.Proto3
 }
 
+// wireType is how the values of a kind are written on the wire.
 func wireType(kind protoreflect.Kind) protowire.Type {
 	switch kind {
 	case protoreflect.Fixed32Kind, protoreflect.Sfixed32Kind, protoreflect.FloatKind:

@@ -71,7 +71,7 @@ func (r *Remote) ActStream(ctx context.Context, m *discovery.Method, s *entities
 	}
 	if m.ClientStreams {
 		// Ends with the caller's input or with the call; this function waits for it.
-		sending.Go(func() { forwardMessages(call, cancel, s, stream) })
+		sending.Go(func() { sendMessages(call, cancel, s, stream) })
 	}
 	return r.receiveOutcomes(call, m, stream, on)
 }
@@ -107,9 +107,9 @@ func (r *Remote) openAction(ctx context.Context, m *discovery.Method, s *entitie
 	return stream, nil
 }
 
-// forwardMessages sends the caller's messages to the function, and the end of them. The call ends
+// sendMessages sends the caller's messages to the function, and the end of them. The call ends
 // when the caller leaves.
-func forwardMessages(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Stream,
+func sendMessages(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Stream,
 	stream grpc.ClientStream,
 ) {
 	for {

@@ -22,7 +22,11 @@ type conversationAhead struct {
 
 func openAhead(t *testing.T) *conversationAhead {
 	t.Helper()
-	f := newFake(newSpec(t, cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM))
+	return openAheadOn(t, newFake(newSpec(t, cloudstate.MillraceExtension_MILLRACE_SHARED_STREAM)))
+}
+
+func openAheadOn(t *testing.T, f *fakeFunction) *conversationAhead {
+	t.Helper()
 	address, _ := serve(t, f, "127.0.0.1:0")
 	h, _ := connect(t, address, host.Options{})
 	s, err := h.Open(t.Context(), "t.Carts", cartKey, nothingStored)

@@ -68,7 +68,7 @@ func (f *forsaken) full(method string) *entities.Error {
 	if f.running.Load() < maxForsaken {
 		return nil
 	}
-	return entities.Overload("%s: %d actions still run although the deadlines of their callers have passed",
+	return entities.Overload("%s: too many actions, %d, still run although the deadlines of their callers have passed",
 		method, maxForsaken)
 }
 

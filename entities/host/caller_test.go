@@ -95,7 +95,7 @@ func TestForsakenActionsAreBounded(t *testing.T) {
 		for n := 0; ; n++ {
 			err := act(ctx, "deaf")
 			if entities.AsError(err).Reason != entities.Deadline {
-				wantError(t, err, entities.Overloaded, entities.NotApplied, fmt.Sprintf("%d actions", n))
+				wantError(t, err, entities.Overloaded, entities.NotApplied, fmt.Sprintf("too many actions, %d, still run", n))
 				break
 			}
 		}

@@ -160,7 +160,7 @@ func checkStored(p entities.Payload) error {
 	for rest := p.Value; len(rest) > 0; {
 		_, _, n := protowire.ConsumeField(rest)
 		if n < 0 {
-			return fmt.Errorf("is no message of the type %s: %w", p.TypeURL, protowire.ParseError(n))
+			return fmt.Errorf("is not a message of type %s: %w", p.TypeURL, protowire.ParseError(n))
 		}
 		rest = rest[n:]
 	}

@@ -24,6 +24,8 @@ func checkEffects(out *entities.Outcome, service *discovery.Service) error {
 	return nil
 }
 
+// checkOnRefused says why a method cannot be told of a refusal. Only the runtime may call such a
+// method (see discovery.Method.LearnsRefusals), so it must exist for nothing else.
 func checkOnRefused(e *entities.SideEffect, service *discovery.Service) error {
 	m := service.Method(e.OnRefused)
 	switch {

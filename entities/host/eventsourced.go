@@ -38,6 +38,8 @@ func (eventSourced) messages() messages {
 	return m
 }
 
+// eventSourcedMessages are the messages of one session, which are used again for every command: a
+// session sends one at a time.
 type eventSourcedMessages struct {
 	in     eventsourced.EventSourcedStreamIn
 	out    eventsourced.EventSourcedStreamOut
@@ -67,6 +69,8 @@ func (m *eventSourcedMessages) load(s *session, loaded entities.Loaded) error {
 	})
 }
 
+// command puts a command into the next message. The session has one Command that it fills anew each
+// time, so mostly nothing is to be done.
 func (m *eventSourcedMessages) command(c *cloudstate.Command) {
 	if in, ok := m.in.GetMessage().(*eventsourced.EventSourcedStreamIn_Command); !ok || in.Command != c {
 		m.in.Message = &eventsourced.EventSourcedStreamIn_Command{Command: c}
@@ -116,6 +120,7 @@ func (eventSourced) outcome(a *answer, out *entities.Outcome) {
 	}
 }
 
+// check says why an outcome cannot be stored. most bounds the events; 0 does not.
 func (eventSourced) check(out *entities.Outcome, most int) error {
 	if out.StateAction != entities.StateKept {
 		return errors.New("there is a value, and an event-sourced entity has events instead")

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -46,6 +47,10 @@ func (s *session) handle(m *discovery.Method, inv entities.Invocation) (*entitie
 		return nil, fault
 	}
 	a, fault := s.await()
+	if fault != nil && errors.Is(fault, errGaveUp) {
+		return nil, entities.Errorf(entities.Deadline, entities.NotApplied,
+			"the deadline of the call passed while the function worked: it gave up the command: nothing was applied")
+	}
 	if fault != nil {
 		return nil, fault
 	}
@@ -147,6 +152,9 @@ func contextOf(inv entities.Invocation) *cloudstate.CommandContext {
 	}
 	if !inv.Time.IsZero() {
 		c.TimeUnixNanos = inv.Time.UnixNano()
+	}
+	if !inv.Deadline.IsZero() {
+		c.TimeoutNanos = max(1, int64(time.Until(inv.Deadline)))
 	}
 	return c
 }

@@ -58,37 +58,64 @@ func (h *Host) Set(owner string, f Function, accept func(*discovery.Catalog) err
 	h.setting.Lock()
 	defer h.setting.Unlock()
 	before := h.present.Load()
-	now := before.with(owner, f)
-	if now.of[User] != nil {
-		if now.catalog, err = now.compose(); err != nil {
-			return nil, err
-		}
-		if accept != nil {
-			if err := accept(now.catalog); err != nil {
-				return nil, err
-			}
-		}
+	if err := h.put(before.with(owner, f), accept); err != nil {
+		return nil, err
 	}
-	h.present.Store(now)
 	if owner == User && before.of[User] == nil {
 		close(h.attached)
 	}
 	return before.of[owner], nil
 }
 
-// with returns the functions with another one of owner, without their catalog.
+// Remove takes the function of an owner away, which must not be the user, and returns it; nil if
+// there is none. accept and the error are those of Set.
+func (h *Host) Remove(owner string, accept func(*discovery.Catalog) error) (old Function, err error) {
+	h.setting.Lock()
+	defer h.setting.Unlock()
+	before := h.present.Load()
+	if before.of[owner] == nil {
+		return nil, nil
+	}
+	if err := h.put(before.with(owner, nil), accept); err != nil {
+		return nil, err
+	}
+	return before.of[owner], nil
+}
+
+// put makes the functions the present ones, if they are accepted.
+func (h *Host) put(now *functions, accept func(*discovery.Catalog) error) (err error) {
+	if now.of[User] != nil {
+		if now.catalog, err = now.compose(); err != nil {
+			return err
+		}
+		if accept != nil {
+			if err := accept(now.catalog); err != nil {
+				return err
+			}
+		}
+	}
+	h.present.Store(now)
+	return nil
+}
+
+// with returns the functions with another one of owner, nil for none, without their catalog.
 func (fs *functions) with(owner string, f Function) *functions {
-	now := &functions{owners: fs.owners, of: maps.Clone(fs.of), byService: map[string]Function{}}
+	now := &functions{owners: slices.Clone(fs.owners), of: maps.Clone(fs.of), byService: map[string]Function{}}
 	if now.of == nil {
 		now.of = map[string]Function{}
 	}
-	if now.of[owner] == nil {
-		now.owners = append(slices.Clone(fs.owners), owner)
-		if owner == User {
-			now.owners = slices.Insert(slices.Clone(fs.owners), 0, owner)
-		}
+	switch {
+	case f == nil:
+		delete(now.of, owner)
+		now.owners = slices.DeleteFunc(now.owners, func(o string) bool { return o == owner })
+	case now.of[owner] == nil && owner == User:
+		now.owners = slices.Insert(now.owners, 0, owner)
+	case now.of[owner] == nil:
+		now.owners = append(now.owners, owner)
 	}
-	now.of[owner] = f
+	if f != nil {
+		now.of[owner] = f
+	}
 	for _, o := range now.owners {
 		for _, s := range now.of[o].Catalog().Services() {
 			if now.byService[s.Name] == nil {
@@ -220,23 +247,34 @@ func actionMethod(f Function, cmd *entities.Command) (*discovery.Method, error) 
 	return m, nil
 }
 
-// Resolve turns the target of a forward or an effect into a command. It does not wait: targets come
-// from a function, so there is one. What is wrong with a target is reported to the user's function.
+// Resolve turns the target of a forward or an effect into a command. It does not wait: a target
+// that was found after a restart, before the user's function is here, is Unavailable. Services that
+// only the runtime calls are no targets. What is wrong with a target is reported to the user's
+// function.
 func (h *Host) Resolve(t entities.Target) (*entities.Command, error) {
 	fs := h.present.Load()
-	if len(fs.owners) == 0 {
-		return nil, errNoFunction("")
-	}
 	cmd, err := fs.resolve(t)
+	if f := fs.byService[t.Service]; f != nil && f.Catalog().Service(t.Service).IsInternal() {
+		cmd, err = nil, unknownService(t.Service)
+	}
 	if f := fs.of[User]; err != nil && f != nil {
-		f.Report(fmt.Sprintf("A forward or effect to %s/%s cannot be sent: %s", t.Service, t.Method, err))
+		f.Report(fmt.Sprintf("Forward or effect to %s/%s cannot be sent: %s", t.Service, t.Method, err))
 	}
 	return cmd, err
 }
 
+// Receive turns the target of a command from another worker into a command. That worker has
+// resolved it, by its own version of the function, so a mistake is not reported to this one.
+func (h *Host) Receive(t entities.Target) (*entities.Command, error) {
+	return h.present.Load().resolve(t)
+}
+
 func (fs *functions) resolve(t entities.Target) (*entities.Command, error) {
 	f := fs.byService[t.Service]
-	if f == nil {
+	switch {
+	case f == nil && fs.of[User] == nil: // the user's function is not here yet, and may serve it
+		return nil, errNoFunction("")
+	case f == nil:
 		return nil, unknownService(t.Service)
 	}
 	s := f.Catalog().Service(t.Service)

@@ -83,6 +83,8 @@ func TestResolve(t *testing.T) {
 		_, err := h.Resolve(tc.target)
 		wantError(t, err, tc.reason, entities.NotApplied)
 		take(t, "the report", f.heard)
+		_, err = h.Receive(tc.target)
+		wantError(t, err, tc.reason, entities.NotApplied)
 	}
 	told := strings.Join(f.reports(), "\n")
 	if !strings.Contains(told, "t.Nothing/Add") || !strings.Contains(told, "t.Carts/Nothing") || !strings.Contains(told, "is empty") {
@@ -207,6 +209,12 @@ func TestSeveralFunctions(t *testing.T) {
 	if h.Catalog() != nil {
 		t.Error("there is a catalog before the user's function is there")
 	}
+	for name, resolve := range map[string]func(entities.Target) (*entities.Command, error){"Resolve": h.Resolve, "Receive": h.Receive} {
+		_, err := resolve(entities.Target{Service: "t.Carts", Method: "Do"})
+		if e, ok := errors.AsType[*entities.Error](err); !ok || e.Reason != entities.Unavailable {
+			t.Errorf("%s of what the user's function will serve: %v; an effect would be refused for good", name, err)
+		}
+	}
 	var accepted *discovery.Catalog
 	user := newInProcess(t, &localFunction{spec: newSpec(t)}, host.Hooks{})
 	if _, err := h.Set(host.User, user, func(c *discovery.Catalog) error { accepted = c; return nil }); err != nil {
@@ -218,11 +226,26 @@ func TestSeveralFunctions(t *testing.T) {
 	if public := h.Catalog().Public(); public.Service("millrace.sagas.Runs") != nil || public.Method("/millrace.sagas.Runs/Do") != nil || public.Service("t.Carts") == nil {
 		t.Error("the public catalog is not that of the user's services")
 	}
+	if err := add("rows", "millrace.query.orders.OrdersQuery"); err != nil {
+		t.Fatal(err)
+	}
+	if c := h.Catalog(); c.Public().Service("millrace.query.orders.OrdersQuery") == nil || c.User().Service("millrace.query.orders.OrdersQuery") != nil || c.User().Service("t.Carts") == nil {
+		t.Error("a query service is public, and not the user's")
+	}
 	if err := add("queries", "shop.Queries"); err != nil {
 		t.Fatal(err)
 	}
 	if got := act("shop.Queries") + " " + act("millrace.sagas.Runs"); got != "shop.Queries millrace.sagas.Runs" {
 		t.Errorf("the functions answered %q", got)
+	}
+	internal := entities.Target{
+		Service: "millrace.sagas.Runs", Method: "Do", Payload: entities.Payload{TypeURL: "type.googleapis.com/google.protobuf.Empty"},
+	}
+	if _, err := h.Resolve(internal); err == nil || !strings.Contains(err.Error(), "is not served") {
+		t.Errorf("a function may call what only the runtime calls: %v", err)
+	}
+	if _, err := h.Receive(internal); err != nil {
+		t.Errorf("the runtime itself: %v", err)
 	}
 	if cmd, err := h.Resolve(entities.Target{Service: "shop.Queries", Method: "Do", Payload: entities.Payload{TypeURL: "type.googleapis.com/google.protobuf.Empty"}}); err != nil || cmd.Service != "shop.Queries" {
 		t.Errorf("an effect on the runtime's service became %v, error %v", cmd, err)
@@ -237,6 +260,19 @@ func TestSeveralFunctions(t *testing.T) {
 		return refusal
 	}); !errors.Is(err, refusal) || h.Catalog() != before {
 		t.Errorf("a catalog that was refused: error %v", err)
+	}
+	refuse := func(*discovery.Catalog) error { return refusal }
+	if _, err := h.Remove("queries", refuse); !errors.Is(err, refusal) || h.Catalog() != before {
+		t.Errorf("a removal that was refused: error %v", err)
+	}
+	for i := range 2 {
+		old, err := h.Remove("queries", nil)
+		if err != nil || (old != nil) != (i == 0) || h.Catalog().Service("shop.Queries") != nil {
+			t.Errorf("the function is not removed: error %v", err)
+		}
+	}
+	if got := act("shop.Queries"); !strings.Contains(got, "shop.Queries is not served") {
+		t.Errorf("a function that was removed answered %q", got)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 const framesField = 2
 
 // errLinkWire is an error of the function's side of a link.
-var errLinkWire = errors.New("the function broke the rules of the shared stream")
+var errLinkWire = errors.New("the function violated the protocol of the shared stream")
 
 // link carries the sessions of a function that shares one stream among all of them.
 type link struct {

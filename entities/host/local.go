@@ -76,8 +76,8 @@ type InProcess struct {
 }
 
 // NewInProcess hosts a function of this process. The error is a *discovery.RejectedError.
-func NewInProcess(local Local, options Options, judge discovery.Options) (*InProcess, error) {
-	catalog, err := discovery.NewCatalog(local.Spec(), judge)
+func NewInProcess(local Local, options Options, checks discovery.Options) (*InProcess, error) {
+	catalog, err := discovery.NewCatalog(local.Spec(), checks)
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ func (s *localSession) handle(ctx context.Context, inv entities.Invocation) (*en
 	s.fault = functionFailed(kinds[s.service.Kind].texts().failure,
 		fmt.Errorf("%s/%s on %s: %w", inv.Service, inv.Method, s.key, crash))
 	if gaveUp(ctx, crash) {
-		return nil, callerLeft(ctx, entities.NotApplied, "it gave the command up, nothing was applied")
+		return nil, callerLeft(ctx, entities.NotApplied, "it gave up the command: nothing was applied")
 	}
 	s.host.options.Hooks.OnSessionFault(s.key, s.fault)
 	return nil, s.fault

@@ -41,7 +41,7 @@ type RemoteOptions struct {
 	Info *cloudstate.ProxyInfo
 	// Policy says how long and how often discovery is tried.
 	Policy discovery.Policy
-	// Discovery says how its answer is judged.
+	// Discovery says how its answer is checked.
 	Discovery discovery.Options
 	// DialOptions are added to those of the channel. They must not add statistics handlers or
 	// interceptors that keep messages: a session sends the same ones again and again.

@@ -56,8 +56,10 @@ func (ownStream) room(proto.Message) error { return nil }
 type answer struct {
 	kind      answerKind
 	commandID int64
-	// failure is the Failure with which the function ended the session.
+	// failure is the Failure with which the function ended the session; gaveUp: because the time of
+	// the caller was over.
 	failure string
+	gaveUp  bool
 	action  *cloudstate.ClientAction
 	effects []*cloudstate.SideEffect
 	timers  []*cloudstate.MillraceTimer
@@ -81,7 +83,11 @@ func (a *answer) replied(reply anyReply, timers []*cloudstate.MillraceTimer) {
 // failed makes an answer that the function ended the session.
 func (a *answer) failed(f *cloudstate.Failure) {
 	a.kind, a.commandID, a.failure = failureAnswer, f.GetCommandId(), f.GetDescription()
+	a.gaveUp = f.GetGrpcCode() == int32(codes.DeadlineExceeded)
 }
+
+// errGaveUp is the cause of the end of a session whose function gave a command up in time.
+var errGaveUp = errors.New("the function gave the command up when the time of its caller was over")
 
 type answerKind uint8
 
@@ -314,6 +320,8 @@ func (s *session) accept(a *answer) *entities.Error {
 	switch {
 	case s.closing:
 		return nil // too late: nothing waits for it
+	case a.kind == failureAnswer && a.gaveUp && s.remote.announced(cloudstate.MillraceExtension_MILLRACE_FAILURE_CODE):
+		return functionFailed(s.kind.texts().failure, errGaveUp)
 	case a.kind == failureAnswer:
 		return functionFailed(s.kind.texts().failure,
 			fmt.Errorf("the function gave up at command %d: %s", a.commandID, a.failure))
@@ -381,12 +389,12 @@ func (s *session) finish(fault *entities.Error) {
 		s.fault = fault
 	}
 	s.mu.Unlock()
-	report := first && !orderly
-	if report { // before the engine can learn of it
+	ended := first && !orderly
+	if ended && !errors.Is(fault, errGaveUp) { // before the engine can learn of it
 		s.remote.options.Hooks.OnSessionFault(s.key, fault)
 	}
 	s.cancel(fault)
-	if report && !busy {
+	if ended && !busy {
 		s.endedByFunction()
 	}
 }

@@ -63,6 +63,8 @@ func checkTimers(out *entities.Outcome, service *discovery.Service, key entities
 	return nil
 }
 
+// checkDue says why a timer has no time to fire at. now is the command's log time, which every fold
+// of its record has too.
 func checkDue(t *entities.TimerChange, now time.Time) error {
 	if t.Schedule == "" {
 		return schedule.CheckAfter(t.After)

@@ -45,7 +45,7 @@ func TestConversations(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			c.t = t
 			c.step(d)
-			return c.drain()
+			return c.take()
 		})
 		if c.stop != nil {
 			c.stop()
@@ -79,7 +79,7 @@ func (c *conversation) sayf(format string, args ...any) {
 	c.said = append(c.said, fmt.Sprintf(format, args...)+"\n")
 }
 
-func (c *conversation) drain() string {
+func (c *conversation) take() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := strings.Join(c.said, "")
@@ -228,7 +228,7 @@ func (c *conversation) call(d *datadriven.TestData) {
 		result <- describeOutcome(out)
 	}()
 	if c.over {
-		c.settle()
+		c.awaitEnd()
 		return
 	}
 	c.hear()
@@ -239,10 +239,10 @@ func (c *conversation) move(do func() error) {
 	if err := do(); err != nil {
 		c.t.Fatalf("the function's move: %v", err)
 	}
-	c.settle()
+	c.awaitEnd()
 }
 
-func (c *conversation) settle() {
+func (c *conversation) awaitEnd() {
 	if c.result == nil {
 		take(c.t, "the end of the session", c.session.Ended())
 		c.sayf("engine: the session has ended")

@@ -37,6 +37,7 @@ func (value) messages() messages {
 	return m
 }
 
+// valueMessages are the messages of one session, used again for every command.
 type valueMessages struct {
 	in     valueentity.ValueEntityStreamIn
 	out    valueentity.ValueEntityStreamOut
@@ -111,6 +112,7 @@ func (value) check(out *entities.Outcome, _ int) error {
 	return nil
 }
 
+// weigh returns the size of the new value; a deleted one has none.
 func (value) weigh(size int64, out *entities.Outcome) int64 {
 	if out.StateAction == entities.StateKept {
 		return size

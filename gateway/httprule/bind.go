@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/millrace-io/millrace/internal/mutation"
 )
 
 // maxDepth bounds the nesting of a query parameter.
@@ -20,7 +21,7 @@ const maxDepth = 64
 // Bind makes the request message. query is the part of the URL after its question mark, still
 // encoded. contentType matters only if the body is a google.api.HttpBody. The error is an *Error.
 func (m *Match) Bind(query, contentType string, body []byte) (protoreflect.Message, error) {
-	b := binding{Match: m, msg: dynamicpb.NewMessage(m.Method.Input())}
+	b := binding{Match: m, msg: m.input.New()}
 	if err := b.bindBody(contentType, body); err != nil {
 		return nil, err
 	}
@@ -41,14 +42,9 @@ func (m *Match) Bind(query, contentType string, body []byte) (protoreflect.Messa
 type binding struct {
 	*Match
 	msg protoreflect.Message
-	// given has the parameters that were set, by field, with the names that the query has for them.
-	given map[place]string
-}
-
-// place is a field of one message.
-type place struct {
-	parent protoreflect.Message
-	field  protoreflect.FieldDescriptor
+	// given has the parameters that were set, by their path in the proto file, with the names that the
+	// query has for them.
+	given map[string]string
 }
 
 // blank is the white space of JSON.
@@ -112,7 +108,7 @@ func (b *binding) bindBodyField(body []byte) error {
 		b.msg.Set(fd, v)
 		return nil
 	}
-	if !json.Valid(body) {
+	if !json.Valid(body) && !mutation.On(mutation.OneDocument) {
 		return fault("it is not valid JSON")
 	}
 	object := slices.Concat([]byte(`{"`+fd.JSONName()+`":`), body, []byte{'}'})
@@ -162,7 +158,7 @@ func otherMember(m protoreflect.Message, fd protoreflect.FieldDescriptor) protor
 	if od == nil {
 		return nil
 	}
-	if set := m.WhichOneof(od); set != fd {
+	if set := m.WhichOneof(od); set != fd && !mutation.On(mutation.Members) {
 		return set
 	}
 	return nil
@@ -170,12 +166,12 @@ func otherMember(m protoreflect.Message, fd protoreflect.FieldDescriptor) protor
 
 // bindQuery sets what the query says.
 func (b *binding) bindQuery(query string) error {
-	b.given = map[place]string{}
+	b.given = map[string]string{}
 	for pair := range strings.SplitSeq(query, "&") {
 		if pair == "" {
 			continue
 		}
-		if strings.Contains(pair, ";") {
+		if strings.Contains(pair, ";") && !mutation.On(mutation.Semicolons) {
 			return &Error{Place: Query, Problem: shown(pair) + ": put & between parameters, and write %3B for ;"}
 		}
 		key, value, _ := strings.Cut(pair, "=")
@@ -221,15 +217,29 @@ func (b *binding) bindParameter(name, text string) error {
 		}
 	}
 	fd := fields[last]
-	before, again := b.given[place{m, fd}]
+	path := pathOf(fields)
+	before, again := b.given[path]
 	switch {
+	case mutation.On(mutation.GivenTwice):
 	case again && !fd.IsList():
 		return errors.New("it is given twice")
 	case again && before != name:
 		return fmt.Errorf("it is also given as %s: use one name", shown(before))
 	}
-	b.given[place{m, fd}] = name
+	b.given[path] = name
 	return setText(m, fd, text)
+}
+
+// pathOf is the name of a parameter in the proto file.
+func pathOf(fields []protoreflect.FieldDescriptor) string {
+	if len(fields) == 1 {
+		return string(fields[0].Name())
+	}
+	names := make([]string, len(fields))
+	for i, fd := range fields {
+		names[i] = string(fd.Name())
+	}
+	return strings.Join(names, ".")
 }
 
 // parameterFields resolves the name of a parameter.

@@ -29,7 +29,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s: %s", e.Place, shown(e.Field), e.Problem)
 }
 
-// maxShown bounds what an error repeats of a request.
+// maxShown bounds what an error repeats of a request, in bytes: errors are logged, and sent back.
 const maxShown = 64
 
 // shown is a text of a request in an error.

@@ -1,7 +1,6 @@
 package httprule
 
 import (
-	"bytes"
 	"encoding/json"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -10,7 +9,7 @@ import (
 // SendsHTTPBody reports whether responses are a google.api.HttpBody instead of JSON.
 func (r *Rule) SendsHTTPBody() bool {
 	if r.response == nil {
-		return r.Method.Output().FullName() == httpBody
+		return r.output.Descriptor().FullName() == httpBody
 	}
 	return isMessage(r.response) && r.response.Message().FullName() == httpBody
 }
@@ -52,15 +51,30 @@ func (r *Rule) Print(reply protoreflect.Message) ([]byte, error) {
 	return fields[fd.JSONName()], nil
 }
 
-// print removes the random white space of protojson.
+// print removes the random white space of protojson, so that equal replies are equal bytes: caches
+// and clients compare them.
 func (r *Rule) print(m protoreflect.Message) ([]byte, error) {
 	encoded, err := r.router.marshal.Marshal(m.Interface())
-	if err != nil {
-		return nil, err
+	return Compact(encoded), err
+}
+
+// Compact removes, in place, the white space between the tokens of valid JSON: protojson prints
+// some or none, which differs between builds.
+func Compact(encoded []byte) []byte {
+	compact, inString := encoded[:0], false
+	for i := 0; i < len(encoded); i++ {
+		c := encoded[i]
+		switch {
+		case inString && c == '\\':
+			compact = append(compact, c)
+			i++
+			c = encoded[i]
+		case c == '"':
+			inString = !inString
+		case !inString && (c == ' ' || c == '\n' || c == '\t' || c == '\r'):
+			continue
+		}
+		compact = append(compact, c)
 	}
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, encoded); err != nil {
-		return nil, err
-	}
-	return compact.Bytes(), nil
+	return compact
 }

@@ -16,16 +16,23 @@ import (
 // goroutines at once.
 type Router struct {
 	root      node
+	typeOf    func(protoreflect.MessageDescriptor) protoreflect.MessageType
 	unmarshal protojson.UnmarshalOptions
 	marshal   protojson.MarshalOptions
 }
 
-// NewRouter returns a router without rules. The options are those of bodies and replies.
-func NewRouter(unmarshal protojson.UnmarshalOptions, marshal protojson.MarshalOptions) *Router {
-	return &Router{unmarshal: unmarshal, marshal: marshal}
+// NewRouter returns a router without rules. typeOf chooses the types of requests, and must be that
+// of the replies to print, such as dynamicpb.NewMessageType. The options are those of bodies and
+// replies.
+func NewRouter(typeOf func(protoreflect.MessageDescriptor) protoreflect.MessageType,
+	unmarshal protojson.UnmarshalOptions, marshal protojson.MarshalOptions,
+) *Router {
+	return &Router{typeOf: typeOf, unmarshal: unmarshal, marshal: marshal}
 }
 
-// node is a place in the trie of all templates, reached by segments.
+// node is a place in the trie of all templates, reached by segments. Variables are not in it: a
+// template is the segments that it matches, and a rule knows which of them its variables capture.
+// So /a/{x} and /a/{y} are one place.
 type node struct {
 	literals map[string]*node
 	star     *node
@@ -38,11 +45,10 @@ type node struct {
 // why: it is not valid for the method, or another rule has the same method and path.
 func (r *Router) Add(m protoreflect.MethodDescriptor) error {
 	for _, declared := range rulesOf(m) {
-		rule, err := compile(m, declared)
+		rule, err := r.compile(m, declared)
 		if err != nil {
 			return err
 		}
-		rule.router = r
 		if err := r.root.add(rule, rule.template.segments); err != nil {
 			return err
 		}
@@ -50,6 +56,8 @@ func (r *Router) Add(m protoreflect.MethodDescriptor) error {
 	return nil
 }
 
+// add puts a rule where its template ends. ** ends a template, and so has no node of its own: it
+// may match no segment at all.
 func (n *node) add(rule *Rule, segments []segment) error {
 	for _, s := range segments {
 		switch s.kind {
@@ -99,6 +107,9 @@ func (r *Router) Match(method, path string) (m Match, allowed []string, err erro
 	if err != nil || segments == nil {
 		return Match{}, nil, err
 	}
+	// First as if the colon began a verb, in which case the last segment is what is before it. The
+	// colon belongs to the segment only if no rule has this verb here, whatever its HTTP method: a
+	// request with another method gets the methods of the verb.
 	if rest, verb, found := splitVerb(path); found {
 		verb, err := url.PathUnescape(verb)
 		if err != nil {
@@ -133,6 +144,8 @@ func split(path string) ([]string, error) {
 		return []string{}, nil
 	}
 	segments := strings.Split(path, "/")
+	// All segments are decoded before an empty one ends it: a bad escape is the client's mistake in
+	// any path.
 	empty := false
 	for i, s := range segments {
 		empty = empty || s == ""
@@ -180,7 +193,8 @@ func (n *node) find(segments []string, verb, method string) *Rule {
 	return pick(n.deep, verb, method)
 }
 
-// pick returns the rule of a method among those of one place.
+// pick returns the rule of a method among those of one place: its own, before the GET rule for
+// HEAD, before one of any method.
 func pick(rules []*Rule, verb, method string) *Rule {
 	var get, other *Rule
 	for _, rule := range rules {
@@ -200,7 +214,8 @@ func pick(rules []*Rule, verb, method string) *Rule {
 	return other
 }
 
-// allowed returns the methods of all rules that match, sorted; nil if none does.
+// allowed returns the methods of all rules that match, sorted; nil if none does. Rules of any place
+// that matches count, also of those that another one comes before.
 func (r *Router) allowed(segments []string, verb string) []string {
 	methods := map[string]bool{}
 	collect := func(rules []*Rule) {
@@ -231,7 +246,8 @@ func (r *Router) allowed(segments []string, verb string) []string {
 	return slices.Sorted(maps.Keys(methods))
 }
 
-// text returns what a variable captured.
+// text returns what a variable captured. Of several segments it is cut out of the path as it was
+// sent, because decoded segments do not tell a slash between them from an encoded one within.
 func (m *Match) text(v span) string {
 	if !v.multi() {
 		return m.segments[v.first]
@@ -271,6 +287,7 @@ func unescapeButSlashes(text string) string {
 	return string(decoded)
 }
 
+// unhex is the value of a hexadecimal digit, which was checked when the path was split.
 func unhex(c byte) byte {
 	switch {
 	case c >= 'a':

@@ -23,11 +23,13 @@ type Rule struct {
 	// Method is the method that the rule calls.
 	Method protoreflect.MethodDescriptor
 
-	httpMethod string
-	path       string // the template, as written
-	template   template
-	variables  []variable
+	input, output protoreflect.MessageType // of Method
+	httpMethod    string
+	path          string // the template, as written
+	template      template
+	variables     []variable
 
+	// The body is the whole message (wholeBody), one field (bodyField), or none.
 	wholeBody bool
 	bodyField protoreflect.FieldDescriptor // nil if the body is whole or none
 	response  protoreflect.FieldDescriptor // nil: the reply is printed whole
@@ -56,7 +58,7 @@ func (r *Rule) TakesJSON() bool { return r.HasBody() && r.bodyMessage() != httpB
 func (r *Rule) bodyMessage() protoreflect.FullName {
 	switch {
 	case r.wholeBody:
-		return r.Method.Input().FullName()
+		return r.input.Descriptor().FullName()
 	case r.bodyField != nil && isMessage(r.bodyField):
 		return r.bodyField.Message().FullName()
 	default:
@@ -79,6 +81,8 @@ func rulesOf(m protoreflect.MethodDescriptor) []*annotations.HttpRule {
 	return append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...)
 }
 
+// methodAndPath returns the HTTP method and the template of a rule; empty for one without a
+// pattern, which compile refuses.
 func methodAndPath(rule *annotations.HttpRule) (method, path string) {
 	switch pattern := rule.GetPattern().(type) {
 	case *annotations.HttpRule_Get:
@@ -99,43 +103,47 @@ func methodAndPath(rule *annotations.HttpRule) (method, path string) {
 }
 
 // compile checks a rule against its method. Its errors are sentences for the rule's author.
-func compile(m protoreflect.MethodDescriptor, rule *annotations.HttpRule) (*Rule, error) {
-	method, path := methodAndPath(rule)
-	r := &Rule{Method: m, httpMethod: method, path: path}
+func (r *Router) compile(m protoreflect.MethodDescriptor, declared *annotations.HttpRule) (*Rule, error) {
+	method, path := methodAndPath(declared)
+	rule := &Rule{
+		Method: m, input: r.typeOf(m.Input()), output: r.typeOf(m.Output()), router: r, httpMethod: method, path: path,
+	}
 	if method == "" {
 		return nil, fmt.Errorf("%s: a rule has no HTTP method", m.FullName())
 	}
+	input, output := rule.input.Descriptor(), rule.output.Descriptor()
 	var err error
-	if r.template, err = parseTemplate(path); err != nil {
-		return nil, fmt.Errorf("%s: %w", r, err)
+	if rule.template, err = parseTemplate(path); err != nil {
+		return nil, fmt.Errorf("%s: %w", rule, err)
 	}
-	for _, s := range r.template.spans {
-		fields, err := variableFields(m.Input(), s.name)
+	for _, s := range rule.template.spans {
+		fields, err := variableFields(input, s.name)
 		if err != nil {
-			return nil, fmt.Errorf("%s: variable %q: %w", r, s.name, err)
+			return nil, fmt.Errorf("%s: variable %q: %w", rule, s.name, err)
 		}
-		r.variables = append(r.variables, variable{span: s, fields: fields})
+		rule.variables = append(rule.variables, variable{span: s, fields: fields})
 	}
-	if err := checkVariables(r.variables); err != nil {
-		return nil, fmt.Errorf("%s: %w", r, err)
+	if err := checkVariables(rule.variables); err != nil {
+		return nil, fmt.Errorf("%s: %w", rule, err)
 	}
-	if r.wholeBody = rule.GetBody() == "*"; !r.wholeBody && rule.GetBody() != "" {
-		if r.bodyField = fieldOf(m.Input(), rule.GetBody()); r.bodyField == nil {
-			return nil, fmt.Errorf("%s: body: %s has no field %q", r, m.Input().FullName(), rule.GetBody())
-		}
-	}
-	if name := rule.GetResponseBody(); name != "" {
-		if r.response = fieldOf(m.Output(), name); r.response == nil {
-			return nil, fmt.Errorf("%s: response_body: %s has no field %q", r, m.Output().FullName(), name)
+	if rule.wholeBody = declared.GetBody() == "*"; !rule.wholeBody && declared.GetBody() != "" {
+		if rule.bodyField = fieldOf(input, declared.GetBody()); rule.bodyField == nil {
+			return nil, fmt.Errorf("%s: body: %s has no field %q", rule, input.FullName(), declared.GetBody())
 		}
 	}
-	if err := r.checkBody(); err != nil {
-		return nil, fmt.Errorf("%s: %w", r, err)
+	if name := declared.GetResponseBody(); name != "" {
+		if rule.response = fieldOf(output, name); rule.response == nil {
+			return nil, fmt.Errorf("%s: response_body: %s has no field %q", rule, output.FullName(), name)
+		}
 	}
-	return r, nil
+	if err := rule.checkBody(); err != nil {
+		return nil, fmt.Errorf("%s: %w", rule, err)
+	}
+	return rule, nil
 }
 
-// fieldOf finds a field by its name in JSON or in the proto file, as JSON does.
+// fieldOf finds a field by its name in JSON or in the proto file, as JSON does. The JSON name comes
+// first: a message may call one field as another is called in JSON.
 func fieldOf(md protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	if fd := md.Fields().ByJSONName(name); fd != nil {
 		return fd
@@ -143,7 +151,8 @@ func fieldOf(md protoreflect.MessageDescriptor, name string) protoreflect.FieldD
 	return md.Fields().ByTextName(name)
 }
 
-// variableFields resolves the field path of a variable.
+// variableFields resolves the field path of a variable. Every field on the way is one message, and
+// the last one has a text.
 func variableFields(md protoreflect.MessageDescriptor, path string) ([]protoreflect.FieldDescriptor, error) {
 	var fields []protoreflect.FieldDescriptor
 	names := strings.Split(path, ".")
@@ -168,7 +177,9 @@ func variableFields(md protoreflect.MessageDescriptor, path string) ([]protorefl
 	return fields, nil
 }
 
-// checkVariables refuses variables that could not be set together.
+// checkVariables refuses variables that could not be set together: of the same field, of a message
+// and of a field in it, or of two members of a oneof. Which of them counted would depend on their
+// order.
 func checkVariables(variables []variable) error {
 	for i, a := range variables {
 		for _, b := range variables[:i] {
@@ -188,7 +199,8 @@ func checkVariables(variables []variable) error {
 	return nil
 }
 
-// checkBody refuses a field as body that the path sets.
+// checkBody refuses a field as body that the path sets. A variable inside of it is allowed: the
+// body may repeat it, and may not contradict it.
 func (r *Rule) checkBody() error {
 	if r.bodyField == nil {
 		return nil

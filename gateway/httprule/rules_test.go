@@ -1,11 +1,15 @@
 package httprule_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/millrace-io/millrace/gateway/httprule"
 )
 
 // serviceWith is a service with one rule.
@@ -101,6 +105,23 @@ func TestPrint(t *testing.T) {
 		}
 		if got, err := match.Print(reply); err != nil || string(got) != tc.want {
 			t.Errorf("%s of %s: %s %v, want %s", tc.field, tc.reply, got, err, tc.want)
+		}
+	}
+}
+
+// White space between tokens goes, and that within strings stays.
+func TestCompact(t *testing.T) {
+	for _, text := range []string{
+		``, `null`, `""`, `" "`, ` { "a" : [ 1 ,2 ] , "b c": "d, \" \\" } `, "{\n\t\"a\":\r\n\"\\\\\" }", `[{}, {}]`, `"\u00e9 , é"`,
+	} {
+		var want bytes.Buffer
+		if text != "" {
+			if err := json.Compact(&want, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := httprule.Compact([]byte(text)); string(got) != want.String() {
+			t.Errorf("%s: %s, want %s", text, got, want.String())
 		}
 	}
 }

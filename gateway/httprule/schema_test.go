@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
 	_ "google.golang.org/protobuf/types/known/durationpb"  // the file
 	_ "google.golang.org/protobuf/types/known/emptypb"     // the file
 	_ "google.golang.org/protobuf/types/known/fieldmaskpb" // the file
@@ -191,7 +192,7 @@ func routerOf(t testing.TB, service protoreflect.ServiceDescriptor) *httprule.Ro
 }
 
 func newRouter(service protoreflect.ServiceDescriptor) (*httprule.Router, error) {
-	router := httprule.NewRouter(protojson.UnmarshalOptions{RecursionLimit: 64},
+	router := httprule.NewRouter(dynamicpb.NewMessageType, protojson.UnmarshalOptions{RecursionLimit: 64},
 		protojson.MarshalOptions{EmitDefaultValues: true})
 	for i := range service.Methods().Len() {
 		if err := router.Add(service.Methods().Get(i)); err != nil {

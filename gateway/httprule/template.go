@@ -29,7 +29,8 @@ type template struct {
 	spans    []span
 }
 
-// span is the part of a template that a variable captures: the segments from first up to end.
+// span is the part of a template that a variable captures: the segments from first up to, and not
+// with, end. In a path, those of an open span are all from first on.
 type span struct {
 	name       string // the field path, as written
 	first, end int
@@ -111,6 +112,8 @@ func (t *template) add(part string) error {
 	return nil
 }
 
+// parseSegment parses one segment that is no variable. A literal is compared with decoded segments,
+// so it is decoded, too.
 func parseSegment(text string) (segment, error) {
 	switch {
 	case text == "":
@@ -126,7 +129,8 @@ func parseSegment(text string) (segment, error) {
 	return segment{kind: literal, text: decoded}, err
 }
 
-// cutVerb splits a template at the last colon of its last segment.
+// cutVerb splits a template at the last colon of its last segment. A colon inside of a variable's
+// braces belongs to its pattern.
 func cutVerb(path string) (rest, verb string, err error) {
 	last := max(strings.LastIndexByte(path, '/'), strings.LastIndexByte(path, '}'))
 	colon := strings.LastIndexByte(path, ':')

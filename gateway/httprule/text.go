@@ -132,6 +132,7 @@ func isPlain(text string) bool {
 	return digits == "0" || digits != "" && '1' <= digits[0] && digits[0] <= '9'
 }
 
+// parseInt parses a signed integer in its only form.
 func parseInt(text string, bits int) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, bits)
 	if err != nil || !isPlain(text) {
@@ -140,6 +141,8 @@ func parseInt(text string, bits int) (int64, error) {
 	return n, nil
 }
 
+// parseUint parses an unsigned integer in its only form. ParseUint takes no sign, so that -0 is
+// none.
 func parseUint(text string, bits int) (uint64, error) {
 	n, err := strconv.ParseUint(text, 10, bits)
 	if err != nil || !isPlain(text) {
@@ -148,6 +151,8 @@ func parseUint(text string, bits int) (uint64, error) {
 	return n, nil
 }
 
+// parseFloat parses a number, and the three values that JSON writes as strings. Numbers beyond the
+// range are refused rather than taken for infinity.
 func parseFloat(text string, bits int) (float64, error) {
 	switch text {
 	case "NaN":
@@ -180,6 +185,8 @@ func parseBytes(text string) (protoreflect.Value, error) {
 	return protoreflect.ValueOfBytes(decoded), nil
 }
 
+// parseEnum takes names and numbers. An open enum may have values that this descriptor does not
+// name, sent by a client with a newer one.
 func parseEnum(ed protoreflect.EnumDescriptor, text string) (protoreflect.Value, error) {
 	if v := ed.Values().ByName(protoreflect.Name(text)); v != nil {
 		return protoreflect.ValueOfEnum(v.Number()), nil
@@ -199,6 +206,8 @@ func parseEnum(ed protoreflect.EnumDescriptor, text string) (protoreflect.Value,
 // one digit.
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[-+]\d\d:\d\d)$`)
 
+// parseMessage parses the text of a message that has one. Of others the fields are parameters, or
+// they need a body.
 func parseMessage(md protoreflect.MessageDescriptor, text string,
 	empty func() protoreflect.Value,
 ) (protoreflect.Value, error) {
@@ -223,7 +232,8 @@ func parseMessage(md protoreflect.MessageDescriptor, text string,
 	}
 }
 
-// setJSON sets a message whose JSON is a string.
+// setJSON sets a message whose JSON is a string, by the parser of JSON, so that a path and a body
+// take the same text.
 func setJSON(v protoreflect.Value, text, advice string) error {
 	if !utf8.ValidString(text) {
 		return fmt.Errorf("%s: %s", shown(text), advice)

@@ -22,7 +22,7 @@ type Wall struct{}
 func (Wall) Now() time.Time {
 	now := time.Now()
 	mono := now.Sub(begin)
-	if ahead := drift.look(now.UnixNano()+int64(failpoint.Shift()), mono); ahead > 0 {
+	if ahead := drift.observe(now.UnixNano()+int64(failpoint.Shift()), mono); ahead > 0 {
 		return begin.Add(mono + ahead)
 	}
 	return now

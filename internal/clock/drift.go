@@ -19,7 +19,7 @@ var (
 const jumpAbove = time.Second
 
 // drifting compares a wall clock with a monotonic one. It is safe for concurrent use; without a
-// jump, look takes no lock.
+// jump, observe takes no lock.
 type drifting struct {
 	wall int64 // at monotonic 0
 	// seen is how far the wall clock was ahead at the last jump, ahead the maximum so far.
@@ -30,9 +30,9 @@ type drifting struct {
 
 func newDrifting(wall int64) *drifting { return &drifting{wall: wall} }
 
-// look takes one reading of both clocks and returns how far time is ahead of the monotonic one; the
-// result never decreases.
-func (d *drifting) look(wall int64, mono time.Duration) time.Duration {
+// observe takes one reading of both clocks and returns how far time is ahead of the monotonic one;
+// the result never decreases.
+func (d *drifting) observe(wall int64, mono time.Duration) time.Duration {
 	now := wall - d.wall - int64(mono)
 	if step := now - d.seen.Load(); step > int64(jumpAbove) || step < -int64(jumpAbove) {
 		d.note(now)

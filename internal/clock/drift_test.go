@@ -28,7 +28,7 @@ func TestDrift(t *testing.T) {
 	} {
 		wall, mono = wall+step.wall, mono+step.mono
 		for range 2 {
-			if got := d.look(1000+int64(wall), mono); got != step.ahead {
+			if got := d.observe(1000+int64(wall), mono); got != step.ahead {
 				t.Errorf("%s: ahead by %v, want %v", step.what, got, step.ahead)
 			}
 			if got := d.jumps(); got != (Jumps{step.forward, step.back}) {

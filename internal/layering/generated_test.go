@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	_ "github.com/millrace-io/millrace/examples/counter/counter/v1"
+	_ "github.com/millrace-io/millrace/examples/orders/orders/v1"
 	_ "github.com/millrace-io/millrace/examples/pricing/pricing/v1"
 	_ "github.com/millrace-io/millrace/examples/shoppingcart/shop/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/cloudstate"
@@ -24,14 +25,17 @@ import (
 	_ "github.com/millrace-io/millrace/proto/gen/cloudstate/eventsourced"
 	_ "github.com/millrace-io/millrace/proto/gen/cloudstate/valueentity"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	_ "github.com/millrace-io/millrace/proto/gen/millrace/definitions/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/effect/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
+	_ "github.com/millrace-io/millrace/proto/gen/millrace/projection/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/record/v1"
+	_ "github.com/millrace-io/millrace/proto/gen/millrace/rows/v1"
 	_ "github.com/millrace-io/millrace/proto/gen/millrace/session/v1"
 )
 
 // protoFolders are the roots of proto imports, as in buf.yaml.
-var protoFolders = []string{"proto", "examples/counter", "examples/pricing", "examples/shoppingcart"}
+var protoFolders = []string{"proto", "examples/counter", "examples/orders", "examples/pricing", "examples/shoppingcart"}
 
 // TestGeneratedCode compiles every proto file and compares it with the descriptor that the
 // generated code carries, so that no tool is needed to see that `make generate` was forgotten.

@@ -14,9 +14,9 @@ import (
 // wordOf finds the words of a name: HandOver is Hand, Over.
 var wordOf = regexp.MustCompile(`[A-Z]+[a-z0-9]*|[a-z0-9]+`)
 
-// TestExportedNamesKeepToTheGlossary looks for words in exported names that docs/glossary.md says
-// are not used.
-func TestExportedNamesKeepToTheGlossary(t *testing.T) {
+// TestNamesKeepToTheGlossary looks for words in declared names, exported or not, in tests too, that
+// docs/glossary.md says are not used, or that goneWords has.
+func TestNamesKeepToTheGlossary(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "glossary.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -48,13 +48,13 @@ func checkNames(tr *tree, banned map[string]bool) []string {
 	var faults []string
 	for _, folder := range slices.Sorted(maps.Keys(tr.packages)) {
 		for _, file := range tr.packages[folder] {
-			if file.test || file.generated {
+			if file.generated {
 				continue
 			}
 			ast.Inspect(file.syntax, func(n ast.Node) bool {
 				for _, name := range declaredBy(n) {
 					for _, word := range wordOf.FindAllString(name.Name, -1) {
-						if name.IsExported() && banned[strings.ToLower(word)] {
+						if banned[strings.ToLower(word)] || goneWords.MatchString(word) {
 							faults = append(faults,
 								file.name+" has the name "+name.Name+": docs/glossary.md does not use "+strings.ToLower(word))
 						}
@@ -83,15 +83,16 @@ func declaredBy(n ast.Node) []*ast.Ident {
 	}
 }
 
-// TestExportedNamesShow declares names with banned words.
-func TestExportedNamesShow(t *testing.T) {
+// TestNamesShow declares names with banned words.
+func TestNamesShow(t *testing.T) {
 	banned := bannedWords(
 		"## Words that are not used\n\nIn names: nobody, mend, sound\n(for the log's end), \"on the move\".\n")
 	if !banned["nobody"] || !banned["mend"] || len(banned) != 3 {
 		t.Fatalf("read %v", banned)
 	}
 	for name, text := range map[string]string{
-		"a type": "type MendAll struct{}", "a function": "func Nobody() {}", "a method": "type T struct{}\nfunc (T) MendIt() {}", "a field": "type T struct{ Nobody int }",
+		"a type": "type MendAll struct{}", "a function": "func Nobody() {}", "a field": "type T struct{ Nobody int }",
+		"a method": "type T struct{}\nfunc (T) MendIt() {}", "an unexported one": "func mendAll() {}",
 	} {
 		if faults := checkNames(treeOf(t, map[string]string{"port/port.go": "package port\n" + text}),
 			banned); len(faults) != 1 {
@@ -99,7 +100,7 @@ func TestExportedNamesShow(t *testing.T) {
 		}
 	}
 	if faults := checkNames(treeOf(t,
-		map[string]string{"port/port.go": "package port\nfunc Amendment() {}\nfunc mend() {}"}), banned); len(faults) != 0 {
+		map[string]string{"port/port.go": "package port\nfunc Amendment() {}\nfunc soundness() {}"}), banned); len(faults) != 0 {
 		t.Errorf("right names: %q", faults)
 	}
 }

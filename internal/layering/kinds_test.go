@@ -16,13 +16,13 @@ var kindFiles = map[string][]string{
 	"event sourced": {
 		"entities/kind.go", "entities/record/envelope.go",
 		"entities/host/kind.go", "entities/host/eventsourced.go",
-		"materializer/entitykinds.go", "materializer/eventsourced.go",
+		"materializer/entitykinds.go", "materializer/eventsourced.go", "projections/record.go",
 		"sdk/kind.go", "sdk/eventsourced.go", "sdk/server_eventsourced.go",
 	},
 	"value": {
 		"entities/kind.go", "entities/record/envelope.go",
 		"entities/host/kind.go", "entities/host/value.go",
-		"materializer/entitykinds.go", "materializer/value.go",
+		"materializer/entitykinds.go", "materializer/value.go", "projections/record.go",
 		"sdk/kind.go", "sdk/value.go", "sdk/server_value.go",
 	},
 	"action":     {"entities/kind.go", "entities/host/action.go", "sdk/kind.go", "sdk/action.go", "sdk/server_action.go"},

@@ -27,12 +27,15 @@ var libraries = map[string]library{
 	},
 	"github.com/cockroachdb/pebble/v2": {
 		is: "the storage engine", in: []string{"broker-adapter/embedded", "materializer/pebblestore"},
+		tests: []string{"projections"},
 	},
 	"github.com/cockroachdb/errors/oserror": {is: "how Pebble's file system says that a file is missing", in: []string{"broker-adapter/embedded"}},
 	"github.com/prometheus/client_golang":   {is: "metrics", in: []string{"internal/observe", "internal/app/admin"}},
 	"go.opentelemetry.io/otel":              {is: "spans, and their export", in: []string{"internal/tracing"}},
 	"go.opentelemetry.io/proto/otlp":        {is: "an endpoint for spans, to look at them", tests: []string{"internal/tracing", "internal/app/node"}},
 	"github.com/goccy/go-yaml":              {is: "YAML with line numbers", in: []string{"internal/app/node"}},
+	"cel.dev/cel-go":                        {is: "expressions of definitions: ADR 36", in: []string{"projections", "projections/definition", "projections/mapping"}},
+	"go.yaml.in/yaml/v3":                    {is: "YAML as a tree with positions: ADR 36", in: []string{"projections/definition"}},
 	"github.com/spf13/cobra":                {is: "the command tree", in: []string{"internal/app/cli"}},
 	"github.com/spf13/pflag":                {is: "cobra's flags", in: []string{"internal/app/cli"}},
 	"github.com/schollz/progressbar/v3":     {is: "the progress bar of a rebuild", in: []string{"internal/app/cli"}},
@@ -43,7 +46,8 @@ var libraries = map[string]library{
 		is: "gRPC",
 		in: []string{
 			"proto/gen/...", "gateway", "entities/discovery", "entities/host", "partitions/peer", "internal/multiplex",
-			"internal/app/admin", "internal/app/node", "internal/app/cli", "sdk/...", "examples/...", "tests/...",
+			"internal/app/admin", "internal/app/node", "internal/app/cli", "internal/definitions", "projections/query/remote",
+			"sdk/...", "examples/...", "tests/...",
 		},
 		tests: []string{everywhere},
 	},
@@ -53,11 +57,11 @@ var libraries = map[string]library{
 	"connectrpc.com/connect":     {is: "a client of Connect and gRPC-Web", tests: []string{"gateway", "tests/..."}},
 	"golang.org/x/sys":           {is: "CPU time and disk traffic of a process, for the benchmarks", in: []string{"tests/..."}},
 	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway sniffs connections", in: []string{"gateway", "tests/..."}},
-	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway/...", "entities/discovery", "internal/app/node", "examples/...", "tests/..."}},
-	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/core", "partitions/peer", "internal/fields", "internal/multiplex", "gateway/...", "internal/app/admin", "internal/app/node", "internal/app/cli", "internal/app/scaffold", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
+	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway/...", "entities/discovery", "internal/app/node", "projections/definition", "examples/...", "tests/..."}},
+	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/core", "partitions/peer", "internal/fields", "internal/multiplex", "gateway/...", "internal/app/admin", "internal/app/node", "internal/app/cli", "internal/app/scaffold", "internal/definitions", "projections", "projections/definition", "projections/mapping", "projections/query", "projections/query/remote", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
 	"github.com/bufbuild/protocompile": {
 		is: "proto files at run time", in: []string{"tests/..."},
-		tests: []string{"entities/...", "gateway/...", "internal/layering"},
+		tests: []string{"entities/...", "gateway/...", "internal/layering", "projections/..."},
 	},
 
 	// Test libraries. No product code imports one.

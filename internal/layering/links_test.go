@@ -119,5 +119,5 @@ func anchors(text string) []string {
 
 // writtenByReader are the files that pages name as a reader has them, not as they lie here.
 var writtenByReader = map[string]bool{
-	"cloudstate/entity_key.proto": true, "shop/v1/cart.proto": true,
+	"cloudstate/entity_key.proto": true, "google/api/annotations.proto": true, "shop/v1/cart.proto": true,
 }

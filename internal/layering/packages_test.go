@@ -37,6 +37,9 @@ var packages = map[string]row{
 		"proto/gen/cloudstate": "commands, replies and failures are shared by all kinds",
 	}},
 	"proto/gen/millrace/...": {is: "our own messages: record, admin"},
+	"proto/gen/millrace/definitions/v1": {is: "what is applied: events, state and commands", may: edges{
+		"proto/gen/cloudstate": "the option that marks an entity key",
+	}},
 	"proto/gen/millrace/effect/v1": {is: "what an entity gets of a refused effect", may: edges{
 		"proto/gen/cloudstate": "the option that marks an entity key",
 	}},
@@ -50,6 +53,7 @@ var packages = map[string]row{
 	"entities":           {is: "the common types: key, command, event, outcome, error, token", tools: true},
 	"internal/backoff":   {is: "pauses between retries", tool: true},
 	"internal/failpoint": {is: "named moments at which tests crash the process", tool: true},
+	"internal/plural":    {is: "numbers with their nouns", tool: true},
 	"internal/schedule":  {is: "the rules for timers: names, times, schedules of recurring ones", tool: true},
 	"internal/mutation":  {is: "safety lines that test builds remove, one at a time", tool: true},
 	"internal/clock": {is: "time as an interface", tool: true, may: edges{
@@ -76,6 +80,16 @@ var packages = map[string]row{
 	"entities/discovery": {floor: 1, is: "handshake with a function; catalog of what it serves", tools: true, may: edges{
 		"entities":             "the catalog makes commands",
 		"proto/gen/cloudstate": "the handshake is Cloudstate's",
+	}},
+
+	"projections/definition": {floor: 1, is: "YAML files become checked definitions: expressions, plans, APIs, differences", may: edges{
+		"entities/discovery":               "a schema is made of what functions serve",
+		"proto/gen/millrace/projection/v1": "generated services import what they have in common",
+	}, tests: edges{
+		"proto/gen/cloudstate": "catalogs are made from a function's discovery message",
+	}},
+	"projections/mapping": {floor: 1, is: "compiled folds of projections; tuples that sort as their values", tools: true, may: edges{
+		"projections/definition": "what it compiles",
 	}},
 
 	// Floor 2: adapters and hosts.
@@ -163,7 +177,7 @@ var packages = map[string]row{
 	}},
 	"partitions/journal": {
 		floor: 3,
-		is:    "the topic's settings, its number of partitions, and the layout that its data is of", may: edges{
+		is:    "the topic's settings, its number of partitions, and the layout that its data is of", tools: true, may: edges{
 			"broker-adapter":  "it reads the topic, and declares the layout in it",
 			"entities":        "layouts",
 			"entities/record": "a claim carries the layout",
@@ -213,6 +227,42 @@ var packages = map[string]row{
 		},
 	},
 
+	"projections": {floor: 3, is: "rows of projections on a worker: folded from the feeds of its images, and read", tools: true, may: edges{
+		"entities/record":        "kinds of records",
+		"materializer":           "feeds of images, and the store of the views",
+		"projections/definition": "the views that are defined",
+		"projections/mapping":    "folds, and ranges of keys",
+	}, tests: edges{
+		"broker-adapter":        "records, and how much of them the image reads",
+		"broker-adapter/simlog": "a journal to fold",
+		"materializer/memstore": "a store for the views",
+
+		"entities":                "commands of queries",
+		"projections/query":       "queries over an engine",
+		"projections/query/local": "queries over an engine",
+
+		"materializer/pebblestore": "a store for the views whose disk loses power",
+	}},
+
+	"projections/query/remote": {floor: 4, is: "rows of one worker for queries that another one answers", tools: true, may: edges{
+		"entities":                   "errors of an executor",
+		"projections/query":          "executors and rows",
+		"proto/gen/millrace/rows/v1": "its messages",
+	}},
+	"projections/query": {floor: 3, is: "answers the generated services of projections", tools: true, may: edges{
+		"entities":                         "commands, replies, errors and tokens",
+		"entities/discovery":               "the catalog of the generated services",
+		"projections/definition":           "queries and their plans",
+		"projections/mapping":              "ranges of keys; programs of conditions",
+		"proto/gen/cloudstate":             "how a catalog is described",
+		"proto/gen/millrace/projection/v1": "what all generated services have in common",
+	}},
+	"projections/query/local": {floor: 3, is: "answers scans of queries from the rows of this worker", tools: true, may: edges{
+		"entities":          "the partition of an entity",
+		"projections":       "the rows",
+		"projections/query": "the executor that it is",
+	}},
+
 	// Floor 4: the public port.
 	"gateway/httprule": {floor: 3, is: "google.api.http rules: paths, queries and bodies to messages", tools: true},
 	"gateway": {floor: 4, is: "gRPC, gRPC-Web, Connect, HTTP/JSON in, one command out", tools: true, may: edges{
@@ -232,6 +282,9 @@ var packages = map[string]row{
 			"entities/discovery":          "what is served, and how stored messages are read",
 			"entities/record":             "history and log tail show records",
 			"gateway":                     "the admin port has the protocols of the public one",
+			"internal/definitions":        "definitions are listed, applied, promoted and dropped",
+			"projections":                 "how the rows of projections stand",
+			"projections/definition":      "problems of definitions",
 			"materializer":                "get and history read rows, verify reads the journal",
 			"partitions/core":             "states of a partition, and what a repair needs",
 			"partitions":                  "status, parked effects and repair are those of the partitions",
@@ -239,10 +292,14 @@ var packages = map[string]row{
 			"partitions/replica":          "the status page shows how old the answers of followers are",
 			"partitions/routing":          "the table says who owns what",
 			"proto/gen/millrace/admin/v1": "the admin service",
+
+			"proto/gen/millrace/definitions/v1": "versions as their entity has them",
 		}, tests: edges{
 			"broker-adapter/simlog":  "a log to read",
 			"examples/...":           "a service to show",
 			"internal/app/inprocess": "what a service declares",
+			"proto/gen/cloudstate":   "a method with eventing",
+			"sdk":                    "the entity of the definitions, in memory",
 		},
 	},
 
@@ -250,31 +307,57 @@ var packages = map[string]row{
 	"internal/app/node": {
 		floor: 6,
 		is:    "configuration, construction in floor order, named tasks, the order of the end", tools: true, may: edges{
-			"broker-adapter":              "it opens the log",
-			"broker-adapter/embedded":     "one of the logs",
-			"broker-adapter/kafka":        "one of the logs",
-			"entities":                    "hooks have entities as arguments",
-			"entities/discovery":          "the catalog of a function",
-			"entities/host":               "it hosts the function",
-			"gateway":                     "the public port",
-			"internal/app/admin":          "the admin port",
-			"materializer":                "it opens the store",
-			"materializer/memstore":       "the store of an ephemeral node",
-			"materializer/pebblestore":    "the store",
-			"partitions/core":             "limits of a partition, and the states that the status shows",
-			"partitions":                  "the engine",
-			"partitions/journal":          "the topic is checked before the engine begins",
-			"partitions/peer":             "it connects the workers of an app",
-			"partitions/routing":          "a gateway forwards by it",
-			"proto/gen/cloudstate":        "a gateway learns what is served from a worker",
-			"proto/gen/millrace/admin/v1": "the admin service",
+			"broker-adapter":                    "it opens the log",
+			"broker-adapter/embedded":           "one of the logs",
+			"broker-adapter/kafka":              "one of the logs",
+			"entities":                          "hooks have entities as arguments",
+			"entities/discovery":                "the catalog of a function",
+			"entities/host":                     "it hosts the function",
+			"gateway":                           "the public port",
+			"internal/app/admin":                "the admin port",
+			"internal/app/inprocess":            "the runtime's own entities are services of the sdk",
+			"internal/definitions":              "what is defined",
+			"materializer":                      "it opens the store",
+			"materializer/memstore":             "the store of an ephemeral node",
+			"materializer/pebblestore":          "the store",
+			"partitions/core":                   "limits of a partition, and the states that the status shows",
+			"partitions":                        "the engine",
+			"partitions/journal":                "the topic is checked before the engine begins",
+			"partitions/peer":                   "it connects the workers of an app",
+			"partitions/replica":                "the images beside which rows are folded",
+			"partitions/routing":                "a gateway forwards by it",
+			"projections":                       "it folds rows",
+			"projections/definition":            "files of definitions, and what they are checked against",
+			"projections/query":                 "it answers queries",
+			"projections/query/local":           "rows of this worker",
+			"projections/query/remote":          "rows of other workers",
+			"proto/gen/cloudstate":              "a gateway learns what is served from a worker",
+			"proto/gen/millrace/admin/v1":       "the admin service",
+			"proto/gen/millrace/definitions/v1": "what another worker knows of the definitions",
+			"proto/gen/millrace/rows/v1":        "rows for other workers",
 		}, tests: edges{
-			"examples/...":           "services to host",
-			"broker-adapter/simlog":  "a log of several processes, in which tests put void records",
-			"entities/record":        "records that do not count, and claims of other layouts",
-			"internal/app/inprocess": "services in process",
-			"proto/gen/cloudstate":   "a function with an invalid answer to discovery",
-			"sdk":                    "services called by the protocol",
+			"examples/...":          "services to host",
+			"broker-adapter/simlog": "a log of several processes, in which tests put void records",
+			"entities/record":       "records that do not count, and claims of other layouts",
+			"proto/gen/cloudstate":  "a function with an invalid answer to discovery",
+			"sdk":                   "services called by the protocol",
+		},
+	},
+
+	"internal/definitions": {
+		floor: 3,
+		is:    "which definitions an app has: versions, numbers of their data, which is in force", tools: true, may: edges{
+			"entities":                          "errors of commands, and what is stored of the entity",
+			"materializer":                      "the state is read from the image of its partition",
+			"projections/definition":            "files become checked definitions",
+			"proto/gen/millrace/definitions/v1": "events, state and commands of the entity",
+			"sdk":                               "the entity is a function of the runtime",
+		}, tests: edges{
+			"entities/discovery":    "what that function declares",
+			"entities/record":       "records of the entity, folded into an image",
+			"examples/...":          "a function whose events are folded",
+			"materializer/memstore": "the store of that image",
+			"sdk/sdktest":           "the entity, given events",
 		},
 	},
 
@@ -295,9 +378,15 @@ var packages = map[string]row{
 		"proto": "proto files that the module imports",
 	}},
 	"internal/app/cli": {floor: 6, is: "the command tree", tools: true, may: edges{
+		"entities":                    "kinds of entities that projections have as sources",
+		"entities/discovery":          "definitions are checked against what functions serve",
+		"projections/definition":      "check and gen proto",
+		"proto/gen/cloudstate":        "a function is asked what it serves",
 		"internal/app/scaffold":       "new writes a module",
 		"internal/app/node":           "dev and run start one",
 		"proto/gen/millrace/admin/v1": "all other commands ask one",
+
+		"proto/gen/millrace/projection/v1": "query shows how an answer came about",
 	}, tests: edges{
 		"examples/...":           "services to serve",
 		"internal/app/inprocess": "they are served in process",
@@ -347,7 +436,12 @@ var packages = map[string]row{
 		"sdk":                  "a service is written with it",
 		"examples/...":         "its own messages, its own service",
 		"proto/gen/cloudstate": "the option that marks an entity key",
-	}, tests: edges{"sdk/sdktest": "each service is a test"}},
+	}, tests: edges{
+		"sdk/sdktest":            "each service is a test",
+		"entities/discovery":     "definitions are checked against what a service declares",
+		"internal/app/inprocess": "what a service declares",
+		"projections/definition": "definitions are checked",
+	}},
 
 	// Suites that use everything. They run cmd as a process and import none of it.
 	"tests/kit":             {is: "processes, ports, waits and settings of tests", testTool: true},
@@ -366,7 +460,7 @@ var generatedCode = edges{
 var anythingButCommands = edges{
 	root: "", "broker-adapter/...": "", "entities/...": "", "examples/...": "", "gateway": "", "internal/...": "",
 	"materializer/...": "",
-	"partitions/...":   "", "proto/gen/...": "", "sdk/...": "", "tests/...": "",
+	"partitions/...":   "", "projections/...": "", "proto/gen/...": "", "sdk/...": "", "tests/...": "",
 }
 
 // TestOwnImports compares every import of one of our packages by another with the table.

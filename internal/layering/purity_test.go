@@ -22,6 +22,11 @@ var pure = map[string][]string{
 	"entities":        nil,
 	"entities/record": nil,
 	"partitions/core": nil,
+
+	"internal/definitions":   {"entity.go", "state.go"},
+	"projections/definition": nil,
+	"projections/mapping":    nil,
+	"projections/query":      {"filter.go", "predicate.go", "operand.go", "ranges.go", "page.go", "merge.go"},
 }
 
 // impureImports cannot be used without reaching outside.

@@ -102,7 +102,7 @@ func TestFailureWhileStoppingIsReported(t *testing.T) {
 	}
 }
 
-func TestTaskThatIsDoneStopsNobody(t *testing.T) {
+func TestTaskThatIsDoneStopsNoOther(t *testing.T) {
 	g := newGroup(t)
 	g.Start("short", func(context.Context) error { return nil })
 	if err := g.Wait(); err != nil {

@@ -191,11 +191,11 @@ func (l *Link) handOver() {
 // rest ends the turn. The lock is held.
 func (l *Link) rest() {
 	l.writing = false
-	l.Settle()
+	l.EndIfOver()
 }
 
-// Settle makes Run end if the link is over. The lock is held.
-func (l *Link) Settle() {
+// EndIfOver makes Run end if the link is over. The lock is held.
+func (l *Link) EndIfOver() {
 	if !l.writing && l.broken == nil && l.Over != nil && l.Over() {
 		l.writing = true // to the end
 		close(l.wake)

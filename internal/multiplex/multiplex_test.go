@@ -165,7 +165,7 @@ func TestWriter(t *testing.T) {
 			s.talk()
 			s.Lock()
 			s.isOver = true
-			s.Settle()
+			s.EndIfOver()
 			s.Unlock()
 			ended()
 			s.received(t)

@@ -41,17 +41,29 @@ const (
 	Settle = "settle"
 	// Refused: a refusal of an effect by its target is kept.
 	Refused = "refused"
-	// Look: the topic's settings are checked as soon as the log fails an append.
-	Look = "look"
+	// Recheck: the topic's settings are checked as soon as the log fails an append.
+	Recheck = "recheck"
 	// Hopeless: a timer whose command can never be run is parked.
 	Hopeless = "hopeless"
-	// Stale: a timer fires only as it was last set.
-	Stale = "stale"
+	// Superseded: a timer fires only as it was last set.
+	Superseded = "superseded"
 	// Reuse: after a loss no offset is used again with another content (ADR 12).
 	Reuse = "reuse"
 	// Doubt: after an attempt that may have been applied, only an owner may say that a command was
 	// not applied.
 	Doubt = "doubt"
+	// Early: a feed shows what was folded only after the store took it.
+	Early = "early"
+	// Adjoin: a consumer takes a piece of a feed only where it begins at the consumer's position.
+	Adjoin = "adjoin"
+	// Covered: a consumer takes a piece of a feed only if that has all types that it names.
+	Covered = "covered"
+	// MapOrder: expressions go through a map by its sorted keys, so that replicas have equal rows.
+	MapOrder = "maporder"
+	// WholeRecord: a record that cannot be folded changes no row.
+	WholeRecord = "wholerecord"
+	// Chosen: a worker reads rows of the dataset that it was asked for, and of no other.
+	Chosen = "chosen"
 	// Fresh: a follower's image is only as fresh as the owner has confirmed.
 	Fresh = "fresh"
 	// Sent: a command that was passed to a connection is not reported as not applied.
@@ -120,6 +132,40 @@ const (
 	Patience = "patience"
 	// ForeignPage: a page of another origin cannot call the admin service from a browser.
 	ForeignPage = "foreignpage"
+	// Ended: a request whose body has ended gets no deadline, which would end its connection.
+	Ended = "ended"
+	// Members: of the fields of a oneof, a path and a query set one.
+	Members = "members"
+	// Semicolons: a query with a semicolon is refused.
+	Semicolons = "semicolons"
+	// OneDocument: a body that is one field is one JSON value, and cannot set other fields.
+	OneDocument = "onedocument"
+	// GivenTwice: a parameter that is given twice is refused.
+	GivenTwice = "giventwice"
+	// Panics: a panic while a request is handled is answered.
+	Panics = "panics"
+	// Visible: text of others is printed without what a terminal obeys.
+	Visible = "visible"
+	// Position: rows of views and their position are in one batch.
+	Position = "position"
+	// Ahead: a consumer that is ahead of its image is not taken for one of the image's history.
+	Ahead = "ahead"
+	// Cursor: while an aggregate is made, changes of rows behind the cursor do not count.
+	Cursor = "cursor"
+	// Waited: a wait for a position is over when the consumer is there, not when a record was applied.
+	Waited = "waited"
+	// TypeHeader: a record of an event or a value has its type as a text header (ADR 29).
+	TypeHeader = "typeheader"
+	// Immutable: a version of a definition that is applied never gets other content.
+	Immutable = "immutable"
+	// NumberOnce: the number of an index that no version has any more is not given again.
+	NumberOnce = "numberonce"
+	// Expected: what was decided by an old revision of the definitions does not happen.
+	Expected = "expected"
+	// Held: a version that was rolled back is promoted by an operator only.
+	Held = "held"
+	// Hint: the definitions that a process knew before its start count only until others answer.
+	Hint = "hint"
 )
 
 // These are not safety lines: the log protocol is safe without them, as its model shows.
@@ -149,11 +195,14 @@ func Lines() []string {
 		Watermark,
 		Settle,
 		Refused,
-		Look,
+		Recheck,
 		Hopeless,
-		Stale,
+		Superseded,
 		Reuse,
 		Doubt,
+		Early,
+		Adjoin,
+		Covered,
 		Fresh,
 		Sent,
 		Tail,
@@ -186,6 +235,26 @@ func Lines() []string {
 		Counted,
 		Patience,
 		ForeignPage,
+		Ended,
+		Members,
+		Semicolons,
+		OneDocument,
+		GivenTwice,
+		Panics,
+		Visible,
+		Position,
+		Ahead,
+		Cursor,
+		Waited,
+		Chosen,
+		MapOrder,
+		WholeRecord,
+		TypeHeader,
+		Immutable,
+		NumberOnce,
+		Expected,
+		Held,
+		Hint,
 		GapScan,
 		StrictClaim,
 	}

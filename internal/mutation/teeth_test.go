@@ -14,7 +14,7 @@ import (
 
 const root = "../.."
 
-var bite = regexp.MustCompile(`(?m)^bite (\w+) (\S+) (\w+) ".+"$`)
+var mutationLine = regexp.MustCompile(`(?m)^bite (\w+) (\S+) (\w+) ".+"$`)
 
 // TestEachLineIsTested: every safety line must have a mutation test in .ci/teeth.
 func TestEachLineIsTested(t *testing.T) {
@@ -31,7 +31,7 @@ func TestEachLineIsTested(t *testing.T) {
 func problems(script string, lines []string, exists func(test, dir string) bool) []string {
 	var found []string
 	tested := map[string]bool{}
-	for _, m := range bite.FindAllStringSubmatch(script, -1) {
+	for _, m := range mutationLine.FindAllStringSubmatch(script, -1) {
 		test, dir, line := m[1], m[2], m[3]
 		tested[line] = true
 		if !slices.Contains(lines, line) {
@@ -41,7 +41,7 @@ func problems(script string, lines []string, exists func(test, dir string) bool)
 			found = append(found, fmt.Sprintf(".ci/teeth: there is no %s in %s", test, dir))
 		}
 	}
-	if n := strings.Count(script, "\nbite "); n != len(bite.FindAllString(script, -1)) {
+	if n := strings.Count(script, "\nbite "); n != len(mutationLine.FindAllString(script, -1)) {
 		found = append(found, `.ci/teeth: a line is not of the form: bite TEST PACKAGE LINE "WHAT"`)
 	}
 	for _, line := range lines {

@@ -5,6 +5,7 @@ const (
 	App        = "app"
 	Generation = "generation"
 	Partition  = "partition"
+	Partitions = "partitions"
 	Offset     = "offset"
 	Epoch      = "epoch"
 	Nonce      = "nonce"

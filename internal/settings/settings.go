@@ -1,7 +1,7 @@
 // Package settings reads and prints struct fields that a user can set. A field is declared once, in
 // the package that uses it:
 //
-//	MaxRequest int `name:"max-request" default:"4MiB" unit:"bytes" min:"1" help:"largest request and reply"`
+//	MaxRequest int `name:"max-request" default:"4MiB" unit:"bytes" min:"1" help:"maximum size of a request or a reply"`
 //
 // The name is that of the flag, of the key in the configuration file and, in capitals, of the
 // environment variable. The types are string, bool, int, time.Duration, float64, which is a share

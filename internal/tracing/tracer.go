@@ -123,7 +123,7 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 	err := e.to.ExportSpans(ctx, spans)
 	if err != nil {
 		e.dropped.Add(uint64(len(spans)))
-		err = fmt.Errorf("export %d spans: %w", len(spans), err)
+		err = fmt.Errorf("export spans: %w", err)
 	} else {
 		e.exported.Add(uint64(len(spans)))
 	}

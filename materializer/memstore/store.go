@@ -37,6 +37,7 @@ func (s *Store) Crash() *Store {
 // alone.
 func (s *Store) Clone() *Store { return holding(s.rows.Load()) }
 
+// holding returns a store of which all rows are durable.
 func holding(rows *node) *Store {
 	s := &Store{durable: rows}
 	s.rows.Store(rows)
@@ -60,13 +61,24 @@ func (s *Store) Scan(lower, upper []byte, yield func(key, value []byte) bool) er
 	return nil
 }
 
+// Iterator returns an iterator over the present rows; an empty bound is no bound.
+func (s *Store) Iterator(lower, upper []byte) materializer.Iterator {
+	return newIterator(s, s.rows.Load(), lower, upper)
+}
+
 // NewBatch returns an empty batch.
 func (s *Store) NewBatch() materializer.Batch { return &batch{store: s} }
+
+// NewIndexedBatch returns an empty batch that can be read.
+func (s *Store) NewIndexedBatch() materializer.IndexedBatch {
+	return &indexedBatch{batch: batch{store: s}}
+}
 
 // Snapshot returns the present rows.
 func (s *Store) Snapshot() materializer.Snapshot { return &snapshot{store: s, rows: s.rows.Load()} }
 
-// Ingest adds the rows at once, or none of them if their keys do not ascend.
+// Ingest adds the rows at once, or none of them if their keys do not ascend. As in a store with
+// sorted tables on disk, rows that are ingested are durable, and so is everything before them.
 func (s *Store) Ingest(next func() (materializer.Row, bool)) error {
 	var rows []materializer.Row
 	for row, ok := next(); ok; row, ok = next() {
@@ -119,7 +131,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// write replaces the rows by what change makes of them.
+// write replaces the rows by what change makes of them. Readers see all of the change or nothing:
+// they have the old root or the new one.
 func (s *Store) write(doing string, change func(*node) *node, durable bool) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -143,6 +156,7 @@ func (n *node) copyOf(key []byte) []byte {
 	return append(make([]byte, 0, len(row.value)), row.value...)
 }
 
+// apply sets rows in their order: of two for one key, the later one counts.
 func apply(root *node, rows []materializer.Row) *node {
 	for _, row := range rows {
 		if row.Delete {
@@ -154,6 +168,7 @@ func apply(root *node, rows []materializer.Row) *node {
 	return root
 }
 
+// owned copies a row: the contract lets callers reuse key and value after the call.
 func owned(row materializer.Row) materializer.Row {
 	row.Key, row.Value = bytes.Clone(row.Key), bytes.Clone(row.Value)
 	return row
@@ -163,7 +178,8 @@ var errEmptyKey = errors.New("key is empty: a row needs one")
 
 func errClosed(doing string) error { return fmt.Errorf("%s: %w", doing, fs.ErrClosed) }
 
-// batch implements materializer.Batch.
+// batch implements materializer.Batch. No reader sees its rows before Commit: they are only in the
+// list.
 type batch struct {
 	store *Store // nil after Close
 	rows  []materializer.Row
@@ -206,7 +222,71 @@ func (b *batch) Close() error {
 	return nil
 }
 
-// snapshot implements materializer.Snapshot.
+// indexedBatch implements materializer.IndexedBatch.
+type indexedBatch struct {
+	batch
+
+	// below are rows of the store, over which view has the batch's first seen rows.
+	below, view *node
+	seen        int
+	iterators   []*iterator // made since the last commit
+}
+
+// present returns the rows of the batch over those of the store.
+func (b *indexedBatch) present(doing string) (*node, error) {
+	if b.store == nil || b.store.closed.Load() {
+		return nil, errClosed(doing)
+	}
+	if now := b.store.rows.Load(); b.seen == 0 || now != b.below {
+		b.below, b.view, b.seen = now, now, 0
+	}
+	b.view, b.seen = apply(b.view, b.rows[b.seen:]), len(b.rows)
+	return b.view, nil
+}
+
+func (b *indexedBatch) Get(key []byte) ([]byte, error) {
+	rows, err := b.present("get from batch")
+	return rows.copyOf(key), err
+}
+
+func (b *indexedBatch) Scan(lower, upper []byte, yield func(key, value []byte) bool) error {
+	rows, err := b.present("scan batch")
+	rows.scan(lower, upper, yield)
+	return err
+}
+
+func (b *indexedBatch) Iterator(lower, upper []byte) materializer.Iterator {
+	rows, err := b.present("iterate over batch")
+	it := newIterator(b.store, rows, lower, upper)
+	it.err = err
+	b.iterators = append(b.iterators, it)
+	return it
+}
+
+func (b *indexedBatch) Commit() error {
+	b.endIterators()
+	err := b.batch.Commit()
+	if err == nil {
+		b.below, b.view, b.seen = nil, nil, 0
+	}
+	return err
+}
+
+func (b *indexedBatch) Close() error {
+	b.endIterators()
+	b.below, b.view = nil, nil
+	return b.batch.Close()
+}
+
+func (b *indexedBatch) endIterators() {
+	for _, it := range b.iterators {
+		_ = it.Close() // what it has to say its user gets
+	}
+	b.iterators = nil
+}
+
+// snapshot implements materializer.Snapshot. It costs nothing while it is open, except that the
+// rows that it shows are not freed.
 type snapshot struct {
 	store  *Store
 	rows   *node
@@ -226,6 +306,14 @@ func (s *snapshot) Scan(lower, upper []byte, yield func(key, value []byte) bool)
 	}
 	s.rows.scan(lower, upper, yield)
 	return nil
+}
+
+func (s *snapshot) Iterator(lower, upper []byte) materializer.Iterator {
+	it := newIterator(s.store, s.rows, lower, upper)
+	if s.closed.Load() {
+		it.err = errClosed("iterate over snapshot")
+	}
+	return it
 }
 
 func (s *snapshot) Close() error {

@@ -19,11 +19,13 @@ type node struct {
 // seed is the process's own: the shape of a tree is of no consequence.
 var seed = maphash.MakeSeed() //nolint:gochecknoglobals // a constant that only exists at run time
 
+// leaf returns a tree of one row. It keeps both slices.
 func leaf(key, value []byte) *node {
 	return &node{key: key, value: value, priority: maphash.Bytes(seed, key), size: uint64(len(key) + len(value))}
 }
 
-// with returns a copy of n over other children.
+// with returns a copy of n over other children. It is the only way in which a node of a tree that
+// readers may have changes.
 func (n *node) with(left, right *node) *node {
 	c := *n
 	c.left, c.right = left, right
@@ -31,6 +33,7 @@ func (n *node) with(left, right *node) *node {
 	return &c
 }
 
+// bytes returns the size of all rows of a tree, which each node knows: Size asks for it often.
 func (n *node) bytes() uint64 {
 	if n == nil {
 		return 0
@@ -38,6 +41,8 @@ func (n *node) bytes() uint64 {
 	return n.size
 }
 
+// get returns the node of a row, nil if there is none. It copies nothing: the caller does, where
+// the contract asks for it.
 func (n *node) get(key []byte) *node {
 	for n != nil {
 		switch order := bytes.Compare(key, n.key); {
@@ -86,7 +91,8 @@ func (n *node) remove(key []byte) *node {
 	}
 }
 
-// split returns the rows below the key and the others.
+// split returns the rows below the key and the others. Trees that were split keep their balance:
+// the priorities stay as they are.
 func (n *node) split(key []byte) (below, others *node) {
 	if n == nil {
 		return nil, nil
@@ -128,4 +134,28 @@ func (n *node) scan(lower, upper []byte, yield func(key, value []byte) bool) boo
 		return false
 	}
 	return !inUpper || n.right.scan(lower, upper, yield)
+}
+
+// ceiling returns the row with the least key that is not below the given one; floor that with the
+// greatest key below it, or the greatest of all without one. nil is none.
+func (n *node) ceiling(key []byte) (found *node) {
+	for n != nil {
+		if bytes.Compare(n.key, key) >= 0 {
+			found, n = n, n.left
+		} else {
+			n = n.right
+		}
+	}
+	return found
+}
+
+func (n *node) floor(key []byte) (found *node) {
+	for n != nil {
+		if len(key) == 0 || bytes.Compare(n.key, key) < 0 {
+			found, n = n, n.right
+		} else {
+			n = n.left
+		}
+	}
+	return found
 }

@@ -24,9 +24,21 @@ type batch struct {
 	rows  *pebble.Batch // nil after Close
 }
 
+// indexedBatch implements materializer.IndexedBatch.
+type indexedBatch struct {
+	batch
+
+	iterators []*iterator // made since the last commit
+}
+
 // NewBatch returns an empty batch. It must be closed.
 func (s *Store) NewBatch() materializer.Batch {
 	return &batch{store: s, rows: s.db.NewBatch()}
+}
+
+// NewIndexedBatch returns an empty batch that can be read. It must be closed.
+func (s *Store) NewIndexedBatch() materializer.IndexedBatch {
+	return &indexedBatch{batch: batch{store: s, rows: s.db.NewIndexedBatch()}}
 }
 
 // Put adds a row to the batch.
@@ -68,7 +80,7 @@ func (b *batch) Commit() error {
 		return b.store.closed("commit")
 	}
 	defer b.store.gate.leave()
-	if err := b.store.health.refusal(); err != nil {
+	if err := b.store.refusal(); err != nil {
 		return err
 	}
 	bytes := b.rows.Len()
@@ -82,6 +94,67 @@ func (b *batch) Commit() error {
 	b.store.counters.commits.Add(1)
 	b.store.counters.committedBytes.Add(uint64(bytes)) //nolint:gosec // sizes are not negative
 	return nil
+}
+
+// Get returns a copy of the row's value, or nil.
+func (b *indexedBatch) Get(key []byte) ([]byte, error) {
+	if err := b.enter("get"); err != nil {
+		return nil, err
+	}
+	defer b.store.gate.leave()
+	return b.store.get(b.rows, key)
+}
+
+// Scan yields the rows with lower <= key < upper; an empty upper is no bound.
+func (b *indexedBatch) Scan(lower, upper []byte, yield func(key, value []byte) bool) error {
+	if err := b.enter("scan"); err != nil {
+		return err
+	}
+	defer b.store.gate.leave()
+	return b.store.scan(b.rows, lower, upper, yield)
+}
+
+// Iterator returns an iterator over the rows of batch and store; an empty bound is no bound.
+func (b *indexedBatch) Iterator(lower, upper []byte) materializer.Iterator {
+	if err := b.enter("iterate"); err != nil {
+		return &iterator{store: b.store, err: err}
+	}
+	defer b.store.gate.leave()
+	it := b.store.iterator(b.rows, lower, upper)
+	b.iterators = append(b.iterators, it)
+	return it
+}
+
+// enter passes the store's gate, or returns why that is not possible.
+func (b *indexedBatch) enter(doing string) error {
+	if b.rows == nil {
+		return fmt.Errorf("%s: batch of store %s: %w", doing, b.store.dir, fs.ErrClosed)
+	}
+	if !b.store.gate.enter() {
+		return b.store.closed(doing)
+	}
+	return nil
+}
+
+// Commit makes the rows visible, all at once, and ends the batch's iterators, which read its
+// memory. When it is refused, the batch keeps its rows.
+func (b *indexedBatch) Commit() error {
+	b.endIterators()
+	return b.batch.Commit()
+}
+
+// Close gives the batch's memory back.
+func (b *indexedBatch) Close() error {
+	b.endIterators()
+	return b.batch.Close()
+}
+
+func (b *indexedBatch) endIterators() {
+	for _, it := range b.iterators {
+		_ = it.Close() // what it has to say its user gets
+	}
+	clear(b.iterators)
+	b.iterators = b.iterators[:0]
 }
 
 // Close gives the batch's memory back.

@@ -7,14 +7,14 @@
 //
 // # Concurrency
 //
-// All methods of Store and of a snapshot may be called from any goroutine; a Batch belongs to one.
-// Pebble owns the goroutines that flush and compact, and Close waits for them; this package starts
-// none. A commit blocks while Pebble has MemTableStopWritesThreshold memtables to flush. Close
-// waits for calls that are under way, so it must not be called from inside a Scan.
+// All methods of Store and of a snapshot may be called from any goroutine; a Batch and an Iterator
+// belong to one. Pebble owns the goroutines that flush and compact, and Close waits for them; this
+// package starts none. A commit blocks while Pebble has MemTableStopWritesThreshold memtables to
+// flush. Close waits for calls that are under way, so it must not be called from inside a Scan.
 //
 // Locks, in the order in which they are taken: the gate (not a lock, but Close waits on it),
-// Store.order, then Pebble's own or health.mu or Store.snapshotsMu, which are held over nothing
-// else. Store.flushMu is taken after order.
+// Store.order or an iterator's mutex, then Pebble's own or health.mu or Store.openMu, which are
+// held over nothing else. Store.flushMu is taken after order.
 //
 // # Errors
 //
@@ -23,6 +23,8 @@
 //     background, and then every write reports it.
 //   - ErrLocked: another process, or this one, has the directory open.
 //   - fs.ErrClosed: the store, snapshot or batch was closed.
+//   - ErrLowDisk: the disk has less free space than Options.MinFreeBytes; commits and ingests are
+//     refused until it has more.
 //   - Anything else is the disk's: full, unwritable. Pebble goes on trying in the background, and
 //     until it succeeds commits are refused, because what they add could not be kept; reads go on.
 //     A commit that was waiting for a memtable at that moment waits until the disk recovers, and

@@ -21,7 +21,7 @@ func (s *Store) Ingest(next func() (materializer.Row, bool)) error {
 		return s.closed("ingest")
 	}
 	defer s.gate.leave()
-	if err := s.health.refusal(); err != nil {
+	if err := s.refusal(); err != nil {
 		return err
 	}
 	tables, err := s.buildTables(next)

@@ -9,12 +9,15 @@ type storeMetric struct {
 	value func(*Stats) float64
 }
 
+// labels: a process may have several stores.
+var labels = []string{"store"} //nolint:gochecknoglobals // a constant
+
 func gauge(name, help string, value func(*Stats) float64) storeMetric {
-	return storeMetric{observe.Metric{Name: name, Help: help, Kind: observe.Gauge}, value}
+	return storeMetric{observe.Metric{Name: name, Help: help, Kind: observe.Gauge, Labels: labels}, value}
 }
 
 func counter(name, help string, value func(*Stats) float64) storeMetric {
-	return storeMetric{observe.Metric{Name: name, Help: help, Kind: observe.Counter}, value}
+	return storeMetric{observe.Metric{Name: name, Help: help, Kind: observe.Counter, Labels: labels}, value}
 }
 
 //nolint:gochecknoglobals // a table
@@ -27,15 +30,17 @@ var storeMetrics = []storeMetric{
 		func(s *Stats) float64 { return float64(s.MemTables) }),
 	gauge("millrace_pebblestore_l0_tables", "Tables that wait to be merged into the levels.",
 		func(s *Stats) float64 { return float64(s.L0Tables) }),
-	gauge("millrace_pebblestore_read_tables", "Tables that one look-up may have to ask.",
+	gauge("millrace_pebblestore_read_tables", "Tables that one look-up may have to read.",
 		func(s *Stats) float64 { return float64(s.ReadAmp) }),
-	gauge("millrace_pebblestore_debt_bytes", "Bytes that compaction has still to rewrite.",
+	gauge("millrace_pebblestore_debt_bytes", "Bytes that compaction still has to rewrite.",
 		func(s *Stats) float64 { return float64(s.DebtBytes) }),
 	gauge("millrace_pebblestore_snapshots_open", "Open snapshots; each keeps overwritten rows.",
 		func(s *Stats) float64 { return float64(s.Snapshots) }),
-	gauge("millrace_pebblestore_cache_bytes", "Memory of the block cache.",
+	gauge("millrace_pebblestore_iterators_open", "Open iterators; each keeps overwritten rows.",
+		func(s *Stats) float64 { return float64(s.Iterators) }),
+	gauge("millrace_pebblestore_cache_bytes", "Memory of the block cache, which the stores of a process share.",
 		func(s *Stats) float64 { return float64(s.CacheBytes) }),
-	gauge("millrace_pebblestore_writes_refused", "1 while writes are refused because the disk fails or files are damaged.",
+	gauge("millrace_pebblestore_writes_refused", "1 while writes are refused because the disk fails or is nearly full, or files are damaged.",
 		func(s *Stats) float64 {
 			if s.Failure != nil {
 				return 1
@@ -48,7 +53,7 @@ var storeMetrics = []storeMetric{
 		func(s *Stats) float64 { return float64(s.CommittedBytes) }),
 	counter("millrace_pebblestore_written_bytes_total", "Bytes written to disk by flushes, compactions and ingests.",
 		func(s *Stats) float64 { return float64(s.WrittenBytes) }),
-	counter("millrace_pebblestore_ingests_total", "Bulk loads taken in.",
+	counter("millrace_pebblestore_ingests_total", "Bulk loads ingested.",
 		func(s *Stats) float64 { return float64(s.Ingests) }),
 	counter("millrace_pebblestore_flushes_total", "Flushes of memtables.",
 		func(s *Stats) float64 { return float64(s.Flushes) }),

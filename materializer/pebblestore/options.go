@@ -11,7 +11,6 @@ import (
 
 // Defaults and fixed settings. The reasons for the numbers are measurements on two cores.
 const (
-	defaultMemTableBytes    = 64 << 20
 	defaultIngestTableBytes = 64 << 20
 
 	// formatVersion is raised only by a named step: a directory never goes back to an earlier one.
@@ -22,13 +21,16 @@ const (
 	stopWritesMemTables   = 4 // flushes may fall this far behind before commits wait
 	usualMemTables        = 2 // one that takes commits, one that is being flushed
 	minCompactions        = 1
-	maxCompactions        = 2
+	defaultCompactions    = 2
 
 	// minMemTableBytes is for tests: below it a single commit may not fit.
 	minMemTableBytes = 16 << 10
 )
 
-// Options say where a store lies and how much memory it may use. Only Dir is required.
+// DefaultMemTableBytes is Options.MemTableBytes where that is 0.
+const DefaultMemTableBytes = 64 << 20
+
+// Options say where a store lies and what it may use. Only Dir is required.
 type Options struct {
 	// Dir is the directory of the store, made if it is missing. It belongs to the store alone.
 	Dir string
@@ -38,6 +40,13 @@ type Options struct {
 	// BlockCache is the size in bytes of the cache of blocks read. 0: what memtables leave. On a
 	// server 1 to 2 GiB pay off.
 	BlockCache int
+	// Cache is a cache that other stores have, too; then BlockCache must be 0. Nil: one of its own.
+	Cache *Cache
+	// Compactions is how many run at a time at most; 0 is 2.
+	Compactions int
+	// MinFreeBytes is a low-water mark: while the disk has less free space, commits and ingests are
+	// refused with ErrLowDisk, so that the store leaves room for others. 0: it takes what there is.
+	MinFreeBytes uint64
 	// MemTableBytes is how much is collected in memory before Pebble flushes it; up to four such
 	// tables are held. 0 is 64 MiB.
 	MemTableBytes uint64
@@ -58,10 +67,13 @@ func (o Options) validated() (Options, error) {
 		o.FS = vfs.Default
 	}
 	if o.MemTableBytes == 0 {
-		o.MemTableBytes = defaultMemTableBytes
+		o.MemTableBytes = DefaultMemTableBytes
 	}
 	if o.IngestTableBytes == 0 {
 		o.IngestTableBytes = defaultIngestTableBytes
+	}
+	if o.Compactions == 0 {
+		o.Compactions = defaultCompactions
 	}
 	if o.OnFailure == nil {
 		o.OnFailure = func(error) {}
@@ -75,6 +87,13 @@ func (o Options) validated() (Options, error) {
 	}
 	if o.BlockCache < 0 {
 		wrong = append(wrong, fmt.Errorf("store %s: BlockCache is %d: it must not be negative", o.Dir, o.BlockCache))
+	}
+	if o.Cache != nil && o.BlockCache != 0 {
+		wrong = append(wrong, fmt.Errorf("store %s: BlockCache is %d: with a shared Cache it must be 0", o.Dir, o.BlockCache))
+	}
+	if o.Compactions < minCompactions {
+		wrong = append(wrong,
+			fmt.Errorf("store %s: Compactions is %d: the least is %d", o.Dir, o.Compactions, minCompactions))
 	}
 	if o.MemTableBytes < minMemTableBytes {
 		wrong = append(wrong,
@@ -99,9 +118,12 @@ func (o Options) pebble(s *Store) *pebble.Options {
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: stopWritesMemTables,
 		L0CompactionThreshold:       l0CompactionThreshold,
-		CompactionConcurrencyRange:  func() (lower, upper int) { return minCompactions, maxCompactions },
+		CompactionConcurrencyRange:  func() (lower, upper int) { return minCompactions, o.Compactions },
 		Logger:                      logger{&s.health},
 		EventListener:               s.health.listener(),
+	}
+	if o.Cache != nil {
+		p.Cache = o.Cache.blocks
 	}
 	for level := range p.Levels {
 		p.Levels[level].FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)

@@ -30,8 +30,8 @@ func (s *Store) Snapshot() materializer.Snapshot {
 	}
 	defer s.gate.leave()
 	v.rows = s.db.NewSnapshot()
-	s.snapshotsMu.Lock()
-	defer s.snapshotsMu.Unlock()
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
 	s.snapshots[v] = struct{}{}
 	return v
 }
@@ -62,13 +62,15 @@ func (v *snapshot) Close() error {
 			return
 		}
 		_ = v.rows.Close() // never fails
-		v.store.snapshotsMu.Lock()
-		defer v.store.snapshotsMu.Unlock()
+		v.store.openMu.Lock()
+		defer v.store.openMu.Unlock()
 		delete(v.store.snapshots, v)
 	})
 	return nil
 }
 
+// enter begins a use: the store's gate first, so that the store, which closes its own gate before
+// its snapshots, waits for uses that have begun.
 func (v *snapshot) enter() bool {
 	if v.rows == nil || !v.store.gate.enter() {
 		return false
@@ -89,8 +91,9 @@ func (v *snapshot) closed(doing string) error {
 	return fmt.Errorf("%s: snapshot of store %s: %w", doing, v.store.dir, fs.ErrClosed)
 }
 
-func (s *Store) openSnapshots() []*snapshot {
-	s.snapshotsMu.Lock()
-	defer s.snapshotsMu.Unlock()
-	return slices.Collect(maps.Keys(s.snapshots))
+// open returns the snapshots and iterators that are open.
+func (s *Store) open() (snapshots []*snapshot, iterators []*iterator) {
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	return slices.Collect(maps.Keys(s.snapshots)), slices.Collect(maps.Keys(s.iterators))
 }

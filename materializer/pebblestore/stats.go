@@ -20,6 +20,7 @@ type Stats struct {
 	ReadAmp       int   // tables that one look-up may have to read
 	DebtBytes     uint64
 	Snapshots     int // open ones
+	Iterators     int // open ones
 
 	Commits        uint64
 	CommittedBytes uint64
@@ -49,6 +50,7 @@ func (s *Store) Stats() Stats {
 	}
 	defer s.gate.leave()
 	m := s.db.Metrics()
+	_, iterators := s.open()
 	total := m.Total()
 	return Stats{
 		DiskBytes:         m.DiskSpaceUsage(),
@@ -58,6 +60,7 @@ func (s *Store) Stats() Stats {
 		ReadAmp:           m.ReadAmp(),
 		DebtBytes:         m.Compact.EstimatedDebt,
 		Snapshots:         m.Snapshots.Count,
+		Iterators:         len(iterators),
 		Commits:           s.counters.commits.Load(),
 		CommittedBytes:    s.counters.committedBytes.Load(),
 		Ingests:           s.counters.ingests.Load(),
@@ -70,18 +73,20 @@ func (s *Store) Stats() Stats {
 		CacheMisses:       m.BlockCache.Misses,
 		FilterHits:        m.Filter.Hits,
 		FilterMisses:      m.Filter.Misses,
-		Failure:           s.health.refusal(),
+		Failure:           s.refusal(),
 	}
 }
 
-// Metrics offers the figures for collection.
-func (s *Store) Metrics() observe.Source {
+// Metrics offers the figures of the stores that are open at the moment, by their names.
+func Metrics(open func() map[string]*Store) observe.Source {
 	return observe.Source{
 		Metrics: metrics(),
 		Collect: func(e observe.Emitter) {
-			stats := s.Stats()
-			for _, m := range storeMetrics {
-				e.Value(m.Name, m.value(&stats))
+			for name, store := range open() {
+				stats := store.Stats()
+				for _, m := range storeMetrics {
+					e.Value(m.Name, m.value(&stats), name)
+				}
 			}
 		},
 	}

@@ -1,11 +1,13 @@
 package pebblestore_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/millrace-io/millrace/internal/observe"
+	"github.com/millrace-io/millrace/materializer/pebblestore"
 )
 
 func TestStatsCountWhatHappened(t *testing.T) {
@@ -20,12 +22,13 @@ func TestStatsCountWhatHappened(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	snapshot := store.Snapshot()
+	snapshot, iterator := store.Snapshot(), store.Iterator(nil, nil)
 	s := store.Stats()
 	for name, n := range map[string]int64{
 		"DiskBytes": int64(s.DiskBytes), "MemTableBytes": int64(s.MemTableBytes), "MemTables": s.MemTables,
 		"Flushes": s.Flushes, "WrittenBytes": int64(s.WrittenBytes), "CommittedBytes": int64(s.CommittedBytes),
 		"CacheHits": s.CacheHits, "CacheMisses": s.CacheMisses, "FilterHits": s.FilterHits, "Snapshots": int64(s.Snapshots),
+		"Iterators": int64(s.Iterators),
 	} {
 		if n <= 0 {
 			t.Errorf("%s is %d, want more", name, n)
@@ -37,8 +40,11 @@ func TestStatsCountWhatHappened(t *testing.T) {
 	if s.Failure != nil {
 		t.Errorf("Failure is %v", s.Failure)
 	}
-	if err := snapshot.Close(); err != nil {
+	if err := errors.Join(snapshot.Close(), iterator.Close()); err != nil {
 		t.Error(err)
+	}
+	if s := store.Stats(); s.Iterators != 0 || s.Snapshots != 0 {
+		t.Errorf("closed ones are counted: %d snapshots, %d iterators", s.Snapshots, s.Iterators)
 	}
 	if err := store.Close(); err != nil {
 		t.Error(err)
@@ -71,7 +77,7 @@ func TestCacheBesideMemTables(t *testing.T) {
 func TestEveryMetricIsEmitted(t *testing.T) {
 	store := open(t, small(vfs.NewMem()))
 	fill(t, store)
-	source := store.Metrics()
+	source := pebblestore.Metrics(func() map[string]*pebblestore.Store { return map[string]*pebblestore.Store{"store": store} })
 	if _, err := observe.Collector(source); err != nil {
 		t.Error(err)
 	}
@@ -91,9 +97,13 @@ func TestEveryMetricIsEmitted(t *testing.T) {
 	}
 }
 
-// emitted keeps the last value of each metric.
+// emitted keeps the last value of each metric of a store with the name "store".
 type emitted map[string]float64
 
-func (e emitted) Value(name string, value float64, _ ...string) { e[name] = value }
+func (e emitted) Value(name string, value float64, labels ...string) {
+	if len(labels) == 1 && labels[0] == "store" {
+		e[name] = value
+	}
+}
 
 func (emitted) Latency(string, observe.Snapshot, ...string) {}

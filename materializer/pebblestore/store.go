@@ -21,6 +21,8 @@ var (
 	ErrLocked = errors.New("directory is in use")
 	// ErrEnded: this Store refuses all writes; the store must be opened again.
 	ErrEnded = errors.New("the store must be opened again")
+	// ErrLowDisk: the disk has less free space than Options.MinFreeBytes.
+	ErrLowDisk = errors.New("free disk space is below the low-water mark")
 )
 
 // Store is a materializer.Store on Pebble. Make it with Open.
@@ -38,8 +40,9 @@ type Store struct {
 	// keep the ingest and forget the commit.
 	order sync.RWMutex
 
-	snapshotsMu sync.Mutex
-	snapshots   map[*snapshot]struct{} // those that are open
+	openMu    sync.Mutex
+	snapshots map[*snapshot]struct{} // those that are open
+	iterators map[*iterator]struct{}
 
 	flushMu sync.Mutex
 	asked   <-chan struct{} // the last flush that was asked of Pebble; closed when it is done
@@ -69,8 +72,8 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		dir: o.Dir, options: o, lock: lock, gate: newGate(), snapshots: map[*snapshot]struct{}{},
-		closing: make(chan struct{}),
+		dir: o.Dir, options: o, lock: lock, gate: newGate(), closing: make(chan struct{}),
+		snapshots: map[*snapshot]struct{}{}, iterators: map[*iterator]struct{}{},
 	}
 	s.health.init(o)
 	s.tuning = o.pebble(s)
@@ -78,7 +81,23 @@ func Open(o Options) (*Store, error) {
 	if err := s.openFiles(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	if o.Cache != nil {
+		o.Cache.join(o.MemTableBytes)
+	}
 	return s, nil
+}
+
+// refusal returns why rows cannot be added, or nil.
+func (s *Store) refusal() error {
+	if err := s.health.refusal(); err != nil || s.options.MinFreeBytes == 0 {
+		return err
+	}
+	disk, err := s.options.FS.GetDiskUsage(s.dir)
+	if err == nil && disk.AvailBytes < s.options.MinFreeBytes { // some file systems cannot tell
+		return fmt.Errorf("store %s: %w: %d MiB are free, it leaves %d MiB to others; free space, and it goes on by itself",
+			s.dir, ErrLowDisk, disk.AvailBytes>>20, s.options.MinFreeBytes>>20)
+	}
+	return nil
 }
 
 func lockDirectory(o Options) (*pebble.Lock, error) {
@@ -270,14 +289,18 @@ func (s *Store) askForFlush(failing bool) (flushed <-chan struct{}, all bool, er
 // Size returns the bytes on disk; 0 after Close.
 func (s *Store) Size() uint64 { return s.Stats().DiskBytes }
 
-// Close makes everything durable and closes the store with all its snapshots. The error says what
-// could not be made durable; the store is closed all the same. It may be called again, with the
-// same result.
+// Close makes everything durable and closes the store with all its snapshots and iterators. The
+// error says what could not be made durable; the store is closed all the same. It may be called
+// again, with the same result.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closing)
 		s.gate.close()
-		for _, open := range s.openSnapshots() {
+		snapshots, iterators := s.open()
+		for _, open := range iterators {
+			_ = open.Close() // what it has to say its user gets
+		}
+		for _, open := range snapshots {
 			_ = open.Close() // never fails
 		}
 		s.closeErr = errors.Join(

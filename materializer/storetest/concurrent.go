@@ -59,6 +59,30 @@ func readNumber(t testing.TB, r materializer.Reader) (uint64, error) {
 	return binary.BigEndian.Uint64(first), nil
 }
 
+// numberBothWays goes over the rows forwards and back with one iterator.
+func numberBothWays(t testing.TB, r materializer.Reader) {
+	rows := r.Iterator([]byte("r"), []byte("s"))
+	var seen [][]byte
+	for more := rows.First(); more; more = rows.Next() {
+		seen = append(seen, bytes.Clone(rows.Value()))
+	}
+	for more := rows.Last(); more; more = rows.Prev() {
+		seen = append(seen, bytes.Clone(rows.Value()))
+	}
+	if err := rows.Close(); err != nil {
+		t.Error(err)
+	}
+	if len(seen) != 0 && len(seen) != 2*concurrentRow {
+		t.Errorf("an iterator sees %d rows forwards and back, want %d each", len(seen), concurrentRow)
+	}
+	for _, value := range seen {
+		if !bytes.Equal(value, seen[0]) {
+			t.Errorf("one iterator sees %x and %x: half a batch", seen[0], value)
+			return
+		}
+	}
+}
+
 func (s suite) readersAndWriter(t *testing.T) {
 	const batches = 2000
 	store := s.open(t)
@@ -83,6 +107,11 @@ func (s suite) readersAndWriter(t *testing.T) {
 			}
 		})
 	}
+	users.Go(func() {
+		for committed.Load() < batches {
+			numberBothWays(t, store)
+		}
+	})
 	b := store.NewBatch()
 	for number := uint64(1); number <= batches; number++ {
 		err := writeNumber(b, number)
@@ -132,7 +161,7 @@ func (s suite) writers(t *testing.T) {
 func (s suite) closeWhileInUse(t *testing.T) {
 	store := s.Open(t)
 	var users sync.WaitGroup
-	started := make(chan struct{}, 2*readers)
+	started := make(chan struct{}, 3*readers)
 	use := func(step func() error) {
 		users.Go(func() {
 			err := step()
@@ -153,8 +182,15 @@ func (s suite) closeWhileInUse(t *testing.T) {
 		})
 		b := store.NewBatch()
 		use(func() error { return writeNumber(b, 1) })
+		rows := store.Iterator([]byte("r"), []byte("s"))
+		use(func() error {
+			if rows.First() && bytes.Equal(rows.Key(), rows.Value()) {
+				t.Errorf("the row %q has its key as value", rows.Key())
+			}
+			return rows.Error()
+		})
 	}
-	for range 2 * readers {
+	for range 3 * readers {
 		<-started
 	}
 	check(t, store.Close())

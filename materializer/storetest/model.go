@@ -70,13 +70,7 @@ func (s suite) random(t *testing.T) {
 		switch n := random.IntN(100); {
 		case n < 60:
 			rows := randomRows(random)
-			for _, row := range rows {
-				if row.Delete {
-					check(t, b.Delete(row.Key))
-				} else {
-					check(t, b.Put(row.Key, row.Value))
-				}
-			}
+			fill(t, b, rows)
 			check(t, b.Commit())
 			want.apply(rows)
 		case n < 65:

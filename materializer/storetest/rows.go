@@ -248,4 +248,5 @@ func wantClosedReader(t *testing.T, r materializer.Reader) {
 	if !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("Scan after Close: %v, want fs.ErrClosed", err)
 	}
+	wantClosedIterator(t, r.Iterator(nil, nil))
 }

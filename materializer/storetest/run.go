@@ -41,6 +41,7 @@ func Run(t *testing.T, o Options) {
 	t.Run("Batches", s.batches)
 	t.Run("Scan", s.scan)
 	t.Run("Snapshot", s.snapshot)
+	t.Run("Iterator", s.iterator)
 	t.Run("Ingest", s.ingest)
 	t.Run("DropRange", s.dropRange)
 	t.Run("Close", s.close)

@@ -124,7 +124,7 @@ func (c *Core) refuse(call *Call, err *entities.Error) {
 // know its successor must not state that.
 func (c *Core) mustConfirmError(call *Call) bool {
 	return !c.single && call.verified() && call.Command.ID != "" && call.incarnation == c.incarnation &&
-		(c.state == Active || c.state == Suspect || c.state == Draining)
+		(c.state == Active || c.state == Suspect || c.state == Releasing)
 }
 
 func (c *Core) finish(call *Call) {
@@ -139,9 +139,7 @@ func (c *Core) complete(call *Call) {
 	c.drop(call)
 	call.shared = call.shared || len(call.followers) > 0
 	for _, f := range call.followers {
-		f.shared = true
-		f.Outcome, f.Err, f.Next, f.finished, f.first = call.Outcome, call.Err, call.Next, true, nil
-		f.Effects, f.FirstEffect, f.progress, f.checked = call.Effects, call.FirstEffect, call.progress, call.checked
+		f.Result, f.shared, f.finished, f.first = call.Result, true, true, nil
 		c.emit(Answer{f})
 	}
 	call.followers = nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/mutation"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -66,7 +67,7 @@ func (b *Batch) Encode() []broker.Record {
 		headers := b.headers[2*i : 2*i+2 : 2*i+2]
 		headers[0] = broker.Header{Key: record.HeaderKey, Value: b.buf[start:envelope:envelope]}
 		headers[1] = broker.Header{Key: record.TypeHeader, Value: b.buf[envelope:end:end]}
-		if envelope == end {
+		if envelope == end || mutation.On(mutation.TypeHeader) {
 			headers = headers[:1:1]
 		}
 		b.records[i] = broker.Record{Key: b.Entries[i].Key, Value: b.Entries[i].Value, Headers: headers}

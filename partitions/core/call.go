@@ -15,53 +15,66 @@ import (
 // is answered, except while the caller's goroutine runs the function: from Invoke to Decided or
 // SessionEnded the loop leaves the call, and the session of its entity, alone.
 type Call struct {
+	// What came: the command, and the goroutine that waits for the answer. hash covers method and
+	// payload; it is set only if the command has an id.
 	Command *entities.Command
-	// hash covers method and payload; it is set only if the command has an id.
-	hash uint64
-	// Stored is the row of the dedup table for the command's id or source; nil if there is none.
-	// settled tells which effects its source is done with.
-	Stored  *materializer.Stored
-	Settled entities.Progress
+	Caller  Caller
+	hash    uint64
+	// Forward is set for a call that only stores the answer to a forward: the offset of the forward's
+	// record. Otherwise it is 0, where a claim stands.
+	Forward int64
 
+	Found
+	Result
+
+	// The rest is the call's way through the core. incarnation is that of the ownership that admitted
+	// it; came is when it began to wait for the partition to become active.
 	entity      *Entity
 	incarnation uint64
-	// came is when the call began to wait for the partition to become active.
-	came    time.Duration
+	came        time.Duration
+	// followers wait for the same command; first is the call that this one follows.
+	followers []*Call
+	first     *Call
+	// shared: the call has, or had, followers that get the same decision, or is one of them.
+	shared   bool
+	finished bool
+	// wrote: the call has records in its batch.
+	wrote bool
+	// timers are the names of the timers that the call changed.
+	timers []string
+	// gaveUp is the error for which a timer was given up: the only effect of the call is the timer's
+	// command, to be parked.
+	gaveUp *entities.Error
+	// superseded: the timer that it stands for no longer counts.
+	superseded bool
+}
+
+// Found is what the store has about a call's command when the call comes.
+type Found struct {
+	// Stored is the row of the dedup table for the command's id or source; nil if there is none, or if
+	// it does not count.
+	Stored *materializer.Stored
+	// Settled is which effects the command's source is done with.
+	Settled entities.Progress
+	// Parked: the forward whose answer the call brings waits for an operator.
+	Parked bool
+}
+
+// Result is what a call is answered with. Those that follow a call get its result.
+type Result struct {
 	Outcome *entities.Outcome
 	Err     *entities.Error
 	// Next is the offset after the call's records, or after everything that it depends on.
 	Next int64
-	// followers wait for the same command; first is the call that this one follows.
-	followers []*Call
-	// shared: the call has, or had, followers that get the same decision, or is one of them.
-	shared   bool
-	first    *Call
-	finished bool
-	// checked: an owner has looked for other attempts at the command, in its store and among the calls
-	// under way, and found none. A follower takes it from the call that it follows.
-	checked bool
-	// wrote: the call has records in its batch. effects is how many of them are effects and the
-	// forward; they begin at entry firstEffect, later at that offset. progress is which effects of the
-	// partition were done when the call was committed.
-	wrote       bool
+	// Effects is how many of the call's records are effects and the forward. They begin at entry
+	// FirstEffect of the batch and, once it is committed, at that offset. progress is which effects of
+	// the partition were done then.
 	Effects     int
 	FirstEffect int64
 	progress    entities.Progress
-	// gaveUp is the error for which a timer was given up: the only effect of the call is the timer's
-	// command, to be parked.
-	gaveUp *entities.Error
-	// timers are the names of the timers that the call changed.
-	timers []string
-	// Forward is set for a call that only stores the answer to a forward: the offset of the forward's
-	// record. Otherwise it is 0, where a claim stands.
-	Forward int64
-	// Parked: in the store, this forward waits for an operator.
-	Parked bool
-	// superseded: the timer that it stands for no longer counts.
-	superseded bool
-
-	// Caller is the goroutine that waits for the answer.
-	Caller Caller
+	// checked: an owner has looked for other attempts at the command, in its store and among the calls
+	// under way, and found none.
+	checked bool
 }
 
 // Begin makes a call of a command.
@@ -125,7 +138,7 @@ func (c *Call) FromMemory() bool {
 }
 
 // ErrSuperseded ends the command of a timer that was cancelled or set again.
-var ErrSuperseded = errors.New("the timer was cancelled or set anew")
+var ErrSuperseded = errors.New("the timer was cancelled or replaced")
 
 // Committed returns the result of an answered call. Errors are *entities.Error, or ErrSuperseded.
 func (c *Call) Committed() (entities.Committed, error) {

@@ -100,7 +100,7 @@ type crowd struct {
 	// script lists what has happened.
 	script []string
 	// asked are effects that have no answer yet.
-	asked []Asked
+	asked []Emitted
 	log   []*Batch
 	// stored are the ids that are committed, sessions those that are open.
 	stored   map[commandID]materializer.Stored
@@ -326,7 +326,7 @@ func (c *crowd) reply(fails bool) {
 		c.epoch++
 		c.offset++
 		c.core.ClaimAcked(e.Incarnation, broker.AppendResult{Base: c.offset - 1, Last: c.offset - 1})
-	case ReadBack:
+	case FoldClaim:
 		for _, call := range c.core.waiting { // as the loop does
 			if stored, known := c.stored[call.commandID()]; known && call.Named() {
 				call.Stored = &stored
@@ -349,10 +349,13 @@ func (c *crowd) reply(fails bool) {
 // turn performs the core's effects, as the loop does.
 func (c *crowd) turn() {
 	c.core.Flush()
+	if fault := combination(c.core); fault != "" {
+		c.wrong("%s", fault)
+	}
 	for i := 0; i < len(c.core.effects); i++ {
 		e := c.core.effects[i]
 		switch do := e.Do.(type) {
-		case CatchUp, AppendClaim, ReadBack, Pause:
+		case CatchUp, AppendClaim, FoldClaim, Pause:
 			c.asked = append(c.asked, e)
 		case Open:
 			delete(c.sessions, do.Ending)
@@ -386,7 +389,7 @@ func (c *crowd) turn() {
 			c.core.TimersLoaded(nil, false)
 		case LoadRefusals:
 			c.core.RefusalsLoaded(nil)
-		case Released:
+		case ReportReleased:
 		default:
 			c.t.Fatalf("effect %T is not expected", do)
 		}

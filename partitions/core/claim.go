@@ -123,7 +123,7 @@ func (c *Core) ClaimAcked(incarnation uint64, result broker.AppendResult) {
 		// Reading back would find nothing new: at the claim's offset the store has folded another record.
 		c.Halt(errWentBack(c.partition, result.Base, c.next))
 	default:
-		c.emit(ReadBack{Offset: result.Base})
+		c.emit(FoldClaim{Offset: result.Base})
 	}
 }
 
@@ -143,10 +143,10 @@ func (c *Core) ReadBack(incarnation uint64, cur record.Owner, next, floor int64)
 
 var (
 	errClaimLost = errors.New("another worker claimed the partition first")
-	errNoOffset  = errors.New("the log did not say where it put an append")
+	errNoOffset  = errors.New("the log acknowledged an append without its offset")
 	// errEpochsUsed: no epoch is left above the owner's. Workers count up by one, so another program
 	// has written claims.
-	errEpochsUsed = errors.New("the partition cannot be claimed, its epochs are used up: see who may write to the topic, and restore it from before that")
+	errEpochsUsed = errors.New("the partition cannot be claimed, its epochs are used up: check who may write to the topic, and restore an earlier copy of it")
 )
 
 // Never is before every value of Now.Mono.
@@ -175,7 +175,7 @@ func (c *Core) serve() {
 		c.admit(call)
 	}
 	if !c.assigned {
-		c.drain()
+		c.beginRelease()
 	}
 }
 
@@ -212,7 +212,7 @@ func (c *Core) mayPass(err error) bool {
 func (c *Core) stepDown() {
 	if c.releasing {
 		c.releasing = false
-		c.emit(Released{})
+		c.emit(ReportReleased{})
 	}
 	if !c.assigned {
 		c.standBy()

@@ -39,7 +39,7 @@ func TestUsedUpEpochsHalt(t *testing.T) {
 		t.Fatalf("it is %s, and a caller is told %v", c.state, waiting.Err)
 	}
 	r := &Repair{Choice: materializer.AcceptLoss, Done: func(*Repair) {}}
-	c.Repair(r)
+	c.RepairAsked(r)
 	c.Surveyed(c.incarnation, materializer.Survey{Epoch: math.MaxUint64}, 8, nil)
 	if c.state != Halted || !errors.Is(r.Err, errEpochsUsed) {
 		t.Errorf("a repair ends with %v", r.Err)
@@ -102,7 +102,7 @@ func TestPassing(t *testing.T) {
 	c.floor = 100
 	own(1)
 	c.Revoked()
-	if c.state != Standby || !asks[Released](c) {
+	if c.state != Standby || !asks[ReportReleased](c) {
 		t.Errorf("revoked while passing, it is %s", c.state)
 	}
 }
@@ -195,7 +195,7 @@ func TestAHoleInAGapHalts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := activeCore(t, false)
 			c.open.Calls = append(c.open.Calls, &Call{
-				Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{},
+				Caller: &seat{}, Command: &entities.Command{}, Result: Result{Outcome: &entities.Outcome{}},
 			})
 			c.Flush()
 			c.Acked(c.sent[0], broker.AppendResult{Base: 3, Last: 3})

@@ -130,9 +130,9 @@ func (c *Core) delivered(call *Call, s *entities.Source) bool {
 	return true
 }
 
-// Asked takes a question for the position after everything that is committed. It is answered like a
-// command that wrote nothing: a paused former owner must not answer it.
-func (c *Core) Asked(call *Call) {
+// PositionAsked takes a question for the position after everything that is committed. It is
+// answered like a command that wrote nothing: a paused former owner must not answer it.
+func (c *Core) PositionAsked(call *Call) {
 	switch c.state {
 	case Active, Suspect:
 		call.incarnation = c.incarnation
@@ -176,7 +176,7 @@ func (c *Core) advance(e *Entity) {
 		call := e.queue[0]
 		e.queue[0] = nil
 		e.queue = e.queue[1:]
-		if c.unsettled(call) {
+		if c.timerChanging(call) {
 			c.refuse(call, errTimerChanging(e.Key, call.Command.Timer.Name))
 			continue
 		}

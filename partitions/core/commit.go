@@ -25,10 +25,11 @@ import (
 // Flush sends what may go: closed batches as soon as there is room, then the open one: at once if
 // no batch is on its way, otherwise when it is full enough.
 func (c *Core) Flush() {
-	if c.state != Active && c.state != Draining {
+	if c.state != Active && c.state != Releasing {
 		return
 	}
-	if n := c.outbox.unsaid(); n > 0 && c.state == Active && (c.settleNow || n >= settleBatch || len(c.open.Entries) > 0) {
+	n := c.outbox.pendingResults()
+	if n > 0 && c.state == Active && (c.settleNow || n >= settleBatch || len(c.open.Entries) > 0) {
 		c.settleEffects()
 	}
 	c.settleNow = false
@@ -42,7 +43,7 @@ func (c *Core) Flush() {
 		return
 	}
 	if c.open.empty() {
-		c.drained()
+		c.endRelease()
 		return
 	}
 	if len(c.sent) > 0 && (c.open.bytes < c.limits.FillBytes || len(c.sent) >= c.limits.Inflight) {
@@ -82,17 +83,17 @@ func (c *Core) acknowledge() {
 		return
 	default:
 	}
-	for len(c.sent) > 0 && c.sent[0].acked && (c.state == Active || c.state == Draining) {
+	for len(c.sent) > 0 && c.sent[0].acked && (c.state == Active || c.state == Releasing) {
 		b := c.sent[0]
 		r := b.Result
 		want := int64(len(b.Entries))
 		switch {
 		case r.Err != nil:
-			c.fence("the log did not take an append: "+r.Err.Error(), false)
+			c.fence("append to the log failed: "+r.Err.Error(), false)
 		case mutation.On(mutation.Contiguity) || (r.Base == c.next && r.Last-r.Base+1 == want):
 			c.commit(b)
 		case r.Base > c.next && mutation.On(mutation.GapScan):
-			c.fence("the log holds records of others", false)
+			c.fence("the log holds records of another writer", false)
 		case r.Base > c.next:
 			c.state = Suspect
 			c.emit(ReadGap{From: c.next, Until: r.Base})
@@ -104,7 +105,7 @@ func (c *Core) acknowledge() {
 			c.Halt(errWentBack(c.partition, r.Base, c.next))
 		}
 	}
-	c.drained()
+	c.endRelease()
 }
 
 // GapRead takes the records that stand where the core expected its own. R8: no-ops are passed over,
@@ -114,7 +115,7 @@ func (c *Core) GapRead(incarnation uint64, gap []materializer.GapRecord, err err
 		return
 	}
 	if err != nil {
-		c.fence("records of others could not be read: "+err.Error(), false)
+		c.fence("records of another writer could not be read: "+err.Error(), false)
 		return
 	}
 	next := c.next
@@ -143,7 +144,7 @@ func (c *Core) GapRead(incarnation uint64, gap []materializer.GapRecord, err err
 	c.next = c.sent[0].Result.Base
 	c.state = Active
 	if c.releasing {
-		c.state = Draining
+		c.state = Releasing
 	}
 	c.acknowledge()
 }
@@ -215,9 +216,9 @@ func (c *Core) keepEffects(b *Batch) {
 		}
 	}
 	for i := range b.settles {
-		for _, told := range b.settles[i].told {
-			told.delivery.Offset = b.Entries[told.entry].Offset
-			c.keep(told.delivery)
+		for _, f := range b.settles[i].followUps {
+			f.delivery.Offset = b.Entries[f.entry].Offset
+			c.keep(f.delivery)
 		}
 	}
 	for _, call := range b.Calls {
@@ -230,8 +231,8 @@ func (c *Core) keepEffects(b *Batch) {
 // ApplyFailed reports that the store did not take a committed batch. The log has it, so nothing is
 // lost, but the callers get no answer.
 func (c *Core) ApplyFailed(why error) {
-	if c.state == Active || c.state == Suspect || c.state == Draining || c.state == Passing {
-		c.fence("the store did not take a commit: "+why.Error(), false)
+	if c.state == Active || c.state == Suspect || c.state == Releasing || c.state == Passing {
+		c.fence("commit to the store failed: "+why.Error(), false)
 	}
 }
 

@@ -30,7 +30,7 @@ type conclusion struct {
 // Concluded takes the answer of a forward's target (call.Outcome) from the caller that waited for
 // it. The caller gets what is kept: this answer, or one that the log has already.
 func (c *Core) Concluded(call *Call) {
-	if c.state != Active && c.state != Suspect && c.state != Draining {
+	if c.state != Active && c.state != Suspect && c.state != Releasing {
 		c.refuse(call, entities.PartitionMoved(c.partition, "it is not owned here any more"))
 		return
 	}
@@ -80,11 +80,11 @@ func (c *Core) unpark(d *Delivery, call *Call) bool {
 	case d.state != deliveryParked:
 		return false
 	}
-	n := len(o.said.Parked)
-	o.said.Parked = slices.DeleteFunc(o.said.Parked, func(p *recordv1.Parked) bool {
+	n := len(o.results.Parked)
+	o.results.Parked = slices.DeleteFunc(o.results.Parked, func(p *recordv1.Parked) bool {
 		return p.GetOffset() == record.Unsigned(call.Forward)
 	})
-	return len(o.said.Parked) == n
+	return len(o.results.Parked) == n
 }
 
 // conclude writes the answer to a forward. Where it is too large to be kept, repeats get the

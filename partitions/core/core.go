@@ -27,21 +27,35 @@ type State uint8
 // The states of the log protocol. A fenced partition is at once CatchingUp again, or in Standby if
 // it is not assigned. Passing is an owner that writes barriers where the log has lost records
 // (repair.go); Repairing is a halted one that an operator repairs. The numbers are shown as a
-// metric: new ones come last.
+// metric: new ones come last. Between two inputs no other combination exists than these:
+//
+//	state       assigned  releasing  owner      batches sent  entities
+//	Standby     no        no         none       none          none
+//	CatchingUp  yes       no         none       none          none
+//	Claiming    yes       no         this one   none          none
+//	Active      yes       no         this one   any           any
+//	Suspect     either    either     this one   one or more   any
+//	Releasing   either    yes        this one   any           any
+//	Passing     yes       no         this one   one           none
+//	Halted      either    no         none       none          none
+//	Repairing   either    no         either     one or none   none
+//
+// Assigned again while it releases, a partition releases first. The claim of an owner is not among
+// the batches sent; that of a repair is.
 const (
 	Standby State = iota
 	CatchingUp
 	Claiming
 	Active
 	Suspect
-	Draining
+	Releasing
 	Halted
 	Passing
 	Repairing
 )
 
 var stateNames = [...]string{ //nolint:gochecknoglobals // a constant table
-	"standby", "catching up", "claiming", "active", "suspect", "draining", "halted", "passing", "repairing",
+	"standby", "catching up", "claiming", "active", "suspect", "releasing", "halted", "passing", "repairing",
 }
 
 // String returns the state as shown in status.
@@ -72,7 +86,7 @@ type Core struct {
 	state    State
 	assigned bool
 	now      Now
-	// incarnation counts ownerships that ended. Results of an earlier one are stale.
+	// incarnation counts ownerships that ended. Results of an earlier one are ignored.
 	incarnation uint64
 	owner       record.Owner
 	// next is the offset that the next record of this owner must get; until the claim is read back, a
@@ -89,7 +103,7 @@ type Core struct {
 	repair *Repair
 	// goneSince is when the log first showed less than it had acknowledged; 0 if it does not.
 	goneSince time.Duration
-	drainBy   time.Duration
+	releaseBy time.Duration
 	// followed: while another worker owns the partition, this one keeps its image fresh.
 	followed bool
 	// releasing: the manager waits for an orderly release. It goes on through a gap that is read in
@@ -117,8 +131,8 @@ type Core struct {
 	settleNow bool
 
 	// Batches pass through these in order: open collects what is decided, full holds those that take
-	// no more records and wait for a free place on the way to the log, sent are on their way. What
-	// waits is bounded by Limits.MaxWaiting.
+	// no more records and wait for a free place on the way to the log, sent are on their way. The
+	// callers that may wait in a partition bound what waits.
 	open  *Batch
 	full  []*Batch
 	sent  []*Batch
@@ -126,7 +140,7 @@ type Core struct {
 	// changes is scratch space.
 	changes []materializer.Change
 
-	effects []Asked
+	effects []Emitted
 }
 
 // Config holds the parameters of a Core.
@@ -178,7 +192,7 @@ func (c *Core) Confirmed() time.Duration { return c.confirmed }
 func (c *Core) LastFence() string { return c.lastFence }
 
 // Effects returns what the core asks for, in order. Performing one may add others.
-func (c *Core) Effects() []Asked { return c.effects }
+func (c *Core) Effects() []Emitted { return c.effects }
 
 // Performed drops all effects: they were performed.
 func (c *Core) Performed() {
@@ -189,7 +203,7 @@ func (c *Core) Performed() {
 // emit asks the loop for an effect. Its result belongs to the ownership that asked, however late it
 // comes.
 func (c *Core) emit(do Effect) {
-	c.effects = append(c.effects, Asked{Incarnation: c.incarnation, Do: do})
+	c.effects = append(c.effects, Emitted{Incarnation: c.incarnation, Do: do})
 }
 
 // Ticked handles the passing of time: passivation, the memory budget, a silent log, an overdue
@@ -216,14 +230,14 @@ func (c *Core) Ticked() {
 	if len(c.sent) > 0 && c.now.Mono-c.sent[0].SentAt > c.limits.AckTimeout {
 		c.fence("the log did not answer for "+c.limits.AckTimeout.String(), false)
 	}
-	if c.releasing && c.now.Mono > c.drainBy {
-		c.fence("draining took too long", false)
+	if c.releasing && c.now.Mono > c.releaseBy {
+		c.fence("the release took too long", false)
 	}
 }
 
-// Settling fires the timers that are due, for which the next tick may be too late, and reports
+// FireDue fires the timers that are due, for which the next tick may be too late, and reports
 // whether all is quiet.
-func (c *Core) Settling() bool {
+func (c *Core) FireDue() (quiet bool) {
 	if c.state == Active {
 		c.fire()
 	}

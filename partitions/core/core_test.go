@@ -36,7 +36,7 @@ func activeCore(t testing.TB, single bool) *Core {
 
 // asks reports whether the core asks for an effect of a kind.
 func asks[E Effect](c *Core) bool {
-	return slices.ContainsFunc(c.effects, func(a Asked) bool {
+	return slices.ContainsFunc(c.effects, func(a Emitted) bool {
 		_, is := a.Do.(E)
 		return is
 	})
@@ -48,11 +48,13 @@ func asks[E Effect](c *Core) bool {
 func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	c := activeCore(t, false)
 	// A read that waits for a barrier.
-	c.open.Calls = append(c.open.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{}})
+	c.open.Calls = append(c.open.Calls, &Call{
+		Caller: &seat{}, Command: &entities.Command{}, Result: Result{Outcome: &entities.Outcome{}},
+	})
 	c.Flush()
 	c.Revoked()
-	if c.state != Draining || asks[Released](c) {
-		t.Fatalf("the core is %s and asks for %v; want it to drain", c.state, c.effects)
+	if c.state != Releasing || asks[ReportReleased](c) {
+		t.Fatalf("the core is %s and asks for %v; want it to release", c.state, c.effects)
 	}
 	c.Acked(c.sent[0], broker.AppendResult{Base: 3, Last: 3})
 	if c.state != Suspect {
@@ -61,7 +63,7 @@ func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 	c.GapRead(c.incarnation, []materializer.GapRecord{
 		{Record: broker.Record{Offset: 1}, Foreign: true}, {Record: broker.Record{Offset: 2}, Foreign: true},
 	}, nil)
-	if c.state != Standby || !asks[Released](c) {
+	if c.state != Standby || !asks[ReportReleased](c) {
 		t.Errorf("the core is %s; want it released", c.state)
 	}
 }
@@ -70,7 +72,9 @@ func TestAReleaseGoesOnThroughAGap(t *testing.T) {
 // assigned. Found by the model.
 func TestARevocationIsAnsweredOnce(t *testing.T) {
 	c := activeCore(t, false)
-	c.open.Calls = append(c.open.Calls, &Call{Caller: &seat{}, Command: &entities.Command{}, Outcome: &entities.Outcome{}})
+	c.open.Calls = append(c.open.Calls, &Call{
+		Caller: &seat{}, Command: &entities.Command{}, Result: Result{Outcome: &entities.Outcome{}},
+	})
 	c.Flush()
 	c.Revoked()
 	c.Revoked()
@@ -85,7 +89,7 @@ func TestARevocationIsAnsweredOnce(t *testing.T) {
 	c.Acked(c.sent[0], broker.AppendResult{Base: 1, Last: 1})
 	released := 0
 	for _, e := range c.effects {
-		if _, is := e.Do.(Released); is {
+		if _, is := e.Do.(ReportReleased); is {
 			released++
 		}
 	}
@@ -106,7 +110,7 @@ func TestAClaimBeforeWhatWasReadHalts(t *testing.T) {
 		core.Assigned(false)
 		core.CaughtUp(record.Owner{}, 5, 7, nil)
 		core.ClaimAcked(core.incarnation, broker.AppendResult{Base: c.base, Last: c.base})
-		if core.state != c.want || asks[ReadBack](core) != (c.want == Claiming) {
+		if core.state != c.want || asks[FoldClaim](core) != (c.want == Claiming) {
 			t.Errorf("read up to 5, a claim at %d: the core is %s; want %s", c.base, core.state, c.want)
 		}
 		if c.want == Halted && !errors.Is(core.halted, broker.ErrRegressed) {
@@ -192,15 +196,15 @@ func TestSettlingSeesDueTimers(t *testing.T) {
 	c := activeCore(t, false)
 	due := materializer.Due{At: c.now.Log + int64(time.Hour), Name: "t", Offset: 3}
 	c.TimersLoaded([]materializer.Due{due}, false)
-	if !c.Settling() || asks[Fire](c) {
+	if !c.FireDue() || asks[Fire](c) {
 		t.Fatalf("the timer is not due, and the core asks for %v", c.effects)
 	}
 	c.now.Log = due.At
-	if c.Settling() || !asks[Fire](c) {
+	if c.FireDue() || !asks[Fire](c) {
 		t.Fatal("the timer is due, and the core is quiet")
 	}
 	c.Fired(c.incarnation, c.effects[0].Do.(Fire).Timer, false, nil)
-	if !c.Settling() {
+	if !c.FireDue() {
 		t.Error("the timer has fired, and the core is not quiet")
 	}
 }

@@ -52,9 +52,9 @@ func appends(t *testing.T, c *Core) []*Batch {
 	return sent
 }
 
-// drainBatches acknowledges what is sent until nothing is left, and returns all records in the
+// acknowledgeAll acknowledges what is sent until nothing is left, and returns all records in the
 // order of the log.
-func drainBatches(t *testing.T, c *Core) []materializer.Entry {
+func acknowledgeAll(t *testing.T, c *Core) []materializer.Entry {
 	t.Helper()
 	var all []materializer.Entry
 	for c.Flush(); len(c.sent) > 0; c.Flush() {
@@ -74,8 +74,8 @@ func drainBatches(t *testing.T, c *Core) []materializer.Entry {
 // tellOperators does what the loop does for operators whose request is in the log.
 func (c *Core) tellOperators() {
 	for i := range c.effects {
-		if r, is := c.effects[i].Do.(Resolved); is {
-			r.Done(true)
+		if r, is := c.effects[i].Do.(ReportResolved); is {
+			r.Done(r.Logged)
 			c.effects[i].Do = Rest{}
 		}
 	}
@@ -136,7 +136,7 @@ func TestACutKeepsWhatBelongsToTheRecords(t *testing.T) {
 		out.Effects = []entities.SideEffect{{Target: entities.Target{Method: "x"}}}
 		decide(c, fmt.Sprint("e", i), out)
 	}
-	all := drainBatches(t, c)
+	all := acknowledgeAll(t, c)
 	if len(all) != 15 || len(c.timers.known) != 5 || len(c.outbox.byOffset) != 5 {
 		t.Fatalf("%d records, %d timers, %d effects; want 15, 5 and 5", len(all), len(c.timers.known), len(c.outbox.byOffset))
 	}
@@ -182,7 +182,7 @@ func TestWhatBecameOfManyEffectsIsCut(t *testing.T) {
 	}
 	c.settleNow = true
 	var parked, replayed, done int
-	for _, e := range drainBatches(t, c) {
+	for _, e := range acknowledgeAll(t, c) {
 		said, err := record.ParseSettled(e.Value)
 		if err != nil {
 			t.Fatal(err)
@@ -229,7 +229,7 @@ func TestAReleaseSendsWhatWaits(t *testing.T) {
 	}
 	c.Flush()
 	c.Revoked()
-	for c.state == Draining {
+	for c.state == Releasing {
 		b := c.sent[0]
 		c.Acked(b, broker.AppendResult{Base: c.next, Last: c.next + int64(len(b.Entries)) - 1})
 		c.Flush()
@@ -239,7 +239,7 @@ func TestAReleaseSendsWhatWaits(t *testing.T) {
 			t.Errorf("call %d ends with %v; want it committed", i, call.Err)
 		}
 	}
-	if !asks[Released](c) {
+	if !asks[ReportReleased](c) {
 		t.Error("the partition is not released")
 	}
 }
@@ -265,7 +265,7 @@ func TestACommandCountsWhatTheLogCounts(t *testing.T) {
 		before := decide(c, "before", events(1, 1000))
 		large := decide(c, "large", out)
 		after := decide(c, "after", events(1, 1000))
-		drainBatches(t, c)
+		acknowledgeAll(t, c)
 		if large.Err == nil || large.Err.Reason != entities.TooLarge || large.Err.Outcome != entities.NotApplied {
 			t.Errorf("too many %s: the command ends with %v", name, large.Err)
 		}

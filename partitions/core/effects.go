@@ -5,13 +5,15 @@ import (
 	"github.com/millrace-io/millrace/materializer"
 )
 
-// Asked is an effect, and the ownership that asked for it: the result belongs to that ownership.
-type Asked struct {
+// Emitted is an effect, and the ownership that asked for it: its result belongs to that ownership,
+// and is ignored when that has ended.
+type Emitted struct {
 	Incarnation uint64
 	Do          Effect
 }
 
 // Effect is one thing that the core asks its partition to do. The types below are all that exist.
+// Their names are imperatives; the inputs, which are methods of Core, say what has happened.
 // Those that every command needs hold a single pointer, so that converting them to an Effect does
 // not allocate.
 //
@@ -25,21 +27,21 @@ type (
 	CatchUp struct{ HandedOver bool }
 	// AppendClaim appends a batch that holds the claim. ClaimAcked answers.
 	AppendClaim struct{ *Batch }
-	// ReadBack folds up to and including the claim at an offset. Core.ReadBack or Failed answers.
-	ReadBack struct{ Offset int64 }
+	// FoldClaim folds up to and including the claim at an offset. ReadBack or Failed answers.
+	FoldClaim struct{ Offset int64 }
 	// Pause waits before another attempt; Attempt counts from 1. Waited answers.
 	Pause struct{ Attempt int }
 	// Follow keeps the image fresh until the reader gets another task.
 	Follow struct{}
 	// Rest leaves the image as it is.
 	Rest struct{}
-	// Halt marks the store: the partition has halted, and offsets below Next are used.
-	Halt struct {
+	// MarkHalted marks the store: the partition has halted, and offsets below Next are used.
+	MarkHalted struct {
 		Next int64
 		Why  error
 	}
-	// Released tells the manager that the partition is released.
-	Released struct{}
+	// ReportReleased tells the manager that the partition is released.
+	ReportReleased struct{}
 )
 
 // Effects for commands and sessions.
@@ -99,8 +101,8 @@ type (
 	LoadRefusals struct{}
 	// DropRefusals reports that the oldest refusals were dropped because there were too many.
 	DropRefusals struct{ Count int }
-	// Resolved tells the operator that the log has the resolution of effects or refusals.
-	Resolved struct{ *Resolution }
+	// ReportResolved tells the operator whether the log has the resolution of effects or refusals.
+	ReportResolved struct{ *Resolution }
 	// LoadTimers reads at most Limit timers after After. TimersLoaded answers.
 	LoadTimers struct {
 		After materializer.Due
@@ -131,40 +133,40 @@ type (
 	StartOver struct{ *Repair }
 	// Resume keeps them, and goes on. StartedOver answers.
 	Resume struct{}
-	// Repaired tells the operator the result of a repair.
-	Repaired struct{ *Repair }
+	// ReportRepaired tells the operator the result of a repair.
+	ReportRepaired struct{ *Repair }
 )
 
-func (CatchUp) effect()      {}
-func (AppendClaim) effect()  {}
-func (ReadBack) effect()     {}
-func (Pause) effect()        {}
-func (Follow) effect()       {}
-func (Rest) effect()         {}
-func (Halt) effect()         {}
-func (Released) effect()     {}
-func (Invoke) effect()       {}
-func (Answer) effect()       {}
-func (Open) effect()         {}
-func (Close) effect()        {}
-func (Passivate) effect()    {}
-func (Append) effect()       {}
-func (Commit) effect()       {}
-func (ReadGap) effect()      {}
-func (Skip) effect()         {}
-func (Send) effect()         {}
-func (LoadOutbox) effect()   {}
-func (SweepOutbox) effect()  {}
-func (LoadOpen) effect()     {}
-func (LoadRefusals) effect() {}
-func (DropRefusals) effect() {}
-func (Resolved) effect()     {}
-func (LoadTimers) effect()   {}
-func (SearchTimers) effect() {}
-func (Fire) effect()         {}
-func (Sweep) effect()        {}
-func (Survey) effect()       {}
-func (Restore) effect()      {}
-func (StartOver) effect()    {}
-func (Resume) effect()       {}
-func (Repaired) effect()     {}
+func (CatchUp) effect()        {}
+func (AppendClaim) effect()    {}
+func (FoldClaim) effect()      {}
+func (Pause) effect()          {}
+func (Follow) effect()         {}
+func (Rest) effect()           {}
+func (MarkHalted) effect()     {}
+func (ReportReleased) effect() {}
+func (Invoke) effect()         {}
+func (Answer) effect()         {}
+func (Open) effect()           {}
+func (Close) effect()          {}
+func (Passivate) effect()      {}
+func (Append) effect()         {}
+func (Commit) effect()         {}
+func (ReadGap) effect()        {}
+func (Skip) effect()           {}
+func (Send) effect()           {}
+func (LoadOutbox) effect()     {}
+func (SweepOutbox) effect()    {}
+func (LoadOpen) effect()       {}
+func (LoadRefusals) effect()   {}
+func (DropRefusals) effect()   {}
+func (ReportResolved) effect() {}
+func (LoadTimers) effect()     {}
+func (SearchTimers) effect()   {}
+func (Fire) effect()           {}
+func (Sweep) effect()          {}
+func (Survey) effect()         {}
+func (Restore) effect()        {}
+func (StartOver) effect()      {}
+func (Resume) effect()         {}
+func (ReportRepaired) effect() {}

@@ -4,12 +4,13 @@ import (
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 const notActiveRetry = time.Second
 
 func errEntityBusy(key entities.Key, limit int) *entities.Error {
-	return entities.Overload("%d commands already wait for %s", limit, key)
+	return entities.Overload("the limit of %s that wait for %s is reached", plural.Of(limit, "command"), key)
 }
 
 func errFenced(partition int32) *entities.Error {
@@ -37,21 +38,22 @@ func errHalted(partition int32, why error) *entities.Error {
 // errCommitTooLarge names what counts, which is the same for a command however it came.
 func errCommitTooLarge(key entities.Key, bytes, records int, l *Limits) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.NotApplied,
-		"the command on %s would store %d bytes in %d records, the limit is %d bytes in %d records (max-commit, max-commit-records; payloads, keys, types and targets count, and %d bytes beside each record; command ids and answers do not): nothing was applied, store less with one command",
-		key, bytes, records, l.MaxCommit, l.MaxCommitRecords, recordCharge)
+		"the command on %s would store %d bytes in %s; the limits are max-commit, %d bytes, and max-commit-records, %d (payloads, keys, types and targets count, and %d bytes beside each record; command ids and answers do not): nothing was applied, store less with one command",
+		key, bytes, plural.Of(records, "record"), l.MaxCommit, l.MaxCommitRecords, recordCharge)
 }
 
 // errTakenBack: the command was taken back while another attempt at it was to bring its forward to
 // the target.
 func errTakenBack(key entities.Key) *entities.Error {
 	return entities.Errorf(entities.LostOutcome, entities.Unknown,
-		"the command on %s was taken back while it was sent again: send it once more under the same command id", key)
+		"an attempt at the command on %s was withdrawn while it was sent again: send it once more under the same command id",
+		key)
 }
 
 // errAnswerTooLarge: the command took effect, and sending it again will not bring its answer.
 func errAnswerTooLarge(entity string, size, limit int) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.Applied,
-		"the command on %s took effect, and its answer of %d bytes is not kept: what it stores and its answer together may have %d bytes (max-commit); do not send it again, read the entity instead, and let the function answer with less, or page", entity, size, limit)
+		"the command on %s took effect, and its answer of %d bytes is not kept: what it stores and its answer together may have %d bytes (max-commit); do not send it again, read the entity instead, and let the function return less, or in pages", entity, size, limit)
 }
 
 func errSchedule(key entities.Key, err error) *entities.Error {

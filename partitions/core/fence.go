@@ -88,10 +88,10 @@ func (c *Core) Lost() {
 // by now, and the log time is no longer known. The next claim gets both from the log. It returns
 // false if nothing in the partition depends on that.
 func (c *Core) ClockJumped(by time.Duration) bool {
-	why := fmt.Errorf("the machine's clock jumped by %v, as after a suspension: owner and time are asked of the log anew",
+	why := fmt.Errorf("the machine's clock jumped by %v, as after a suspension: the partition is claimed again, by which the log tells owner and time",
 		by.Round(time.Millisecond))
 	switch c.state {
-	case Active, Suspect, Draining, Passing:
+	case Active, Suspect, Releasing, Passing:
 		c.fence(why.Error(), false)
 	case Claiming:
 		c.Failed(c.incarnation, why)
@@ -123,6 +123,6 @@ func (c *Core) Halt(why error) {
 	}
 	c.refuseAll(waiting, errHalted(c.partition, why))
 	if !errors.Is(why, materializer.ErrHaltedBefore) {
-		c.emit(Halt{Next: c.next, Why: why})
+		c.emit(MarkHalted{Next: c.next, Why: why})
 	}
 }

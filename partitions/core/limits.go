@@ -8,16 +8,15 @@ import (
 	"github.com/millrace-io/millrace/internal/settings"
 )
 
-// Limits bound what one partition holds. A zero field has its default; fields with a name tag are
-// settings.
+// Limits bound what the owner of one partition holds, and how long it waits. A zero field has its
+// default; fields with a name tag are settings. What the manager and the router bound beside them
+// is in partitions.Limits.
 type Limits struct {
-	// MaxWaitingEntity and MaxWaiting bound the commands that wait for one entity and for the
-	// partition.
-	MaxWaitingEntity int `name:"max-waiting-entity" default:"128" min:"1" process:"worker" help:"commands that may wait for one entity"`
-	MaxWaiting       int `name:"max-waiting" default:"4096" min:"1" help:"commands that may wait in one partition"`
+	// MaxWaitingEntity bounds the commands that wait for one entity.
+	MaxWaitingEntity int `name:"max-waiting-entity" default:"128" min:"1" process:"worker" help:"maximum number of commands that wait for one entity"`
 	// MaxCommit and MaxCommitRecords bound what one command may store: see group.counted.
-	MaxCommit        int `name:"max-commit" default:"900KiB" unit:"bytes" min:"1" help:"largest sum of what one command stores, with 180 bytes beside each record; its id and its answer do not count; the topic must take 124 KiB more (max.message.bytes)"`
-	MaxCommitRecords int `name:"max-commit-records" default:"1000" min:"1" process:"worker" help:"largest number of records that one command stores"`
+	MaxCommit        int `name:"max-commit" default:"900KiB" unit:"bytes" min:"1" help:"maximum size of all records of one command, plus 180 bytes for each; command id and reply do not count; max.message.bytes of the topic must be at least 124 KiB larger"`
+	MaxCommitRecords int `name:"max-commit-records" default:"1000" min:"1" process:"worker" help:"maximum number of records of one command"`
 	// AppendBytes and AppendRecords bound one append, which holds the records of many commands. The
 	// manager lowers them, and with them those of a command, to what the topic takes. 0: what
 	// RecordBytes returns, and 8192 records or what one command may store.
@@ -28,25 +27,20 @@ type Limits struct {
 	FillBytes int `default:"16KiB" unit:"bytes"`
 	// PassivateAfter is the idle time after which an entity leaves memory, for types that do not set
 	// one.
-	PassivateAfter time.Duration `name:"passivate-after" default:"30s" min:"1ns" process:"worker" help:"idle time after which an entity leaves memory, unless its type says otherwise"`
-	// ActiveMemory is what active entities of all partitions may hold before the least recently used
-	// ones are passivated, ActiveBytes the share of one partition. 0: an equal share.
-	ActiveMemory int `name:"active-memory" default:"256MiB" unit:"bytes" min:"1" process:"worker" help:"memory for active entities; the least recently used are passivated beyond it"`
-	ActiveBytes  int
+	PassivateAfter time.Duration `name:"passivate-after" default:"30s" min:"1ns" process:"worker" help:"idle time after which an entity is passivated, unless its type sets one"`
+	// ActiveBytes is what the active entities of the partition may hold before the least recently used
+	// ones are passivated. 0: 256 MiB.
+	ActiveBytes int
 	// AckTimeout is how long the log may stay silent before the ownership is given up.
 	AckTimeout time.Duration `default:"30s"`
 	// ReleaseTimeout bounds an orderly release.
 	ReleaseTimeout time.Duration `default:"2s"`
-	// CloseTimeout is how long a function may take to end a session in order.
-	CloseTimeout time.Duration `default:"10s"`
 	// DedupWindow is how long a command id is remembered, by log time.
-	DedupWindow time.Duration `name:"dedup-window" default:"24h" min:"2m" process:"worker" help:"how long a command id is remembered, at least 2m: as long as workers repeat what they forward"`
+	DedupWindow time.Duration `name:"dedup-window" default:"24h" min:"2m" process:"worker" help:"how long command ids are remembered for deduplication, at least 2m"`
 	// MovePatience is how long a command waits for a partition to have an active owner: for one to be
 	// named, and for that one to be ready. It is shorter than the time for which an owner remembers a
-	// command that was forwarded to it (routedWindow).
-	MovePatience time.Duration `name:"move-patience" default:"15s" min:"1ns" max:"1m" help:"how long a command waits for a partition to have an owner that is ready"`
-	// ContractCheck is the interval at which the topic's settings are checked again.
-	ContractCheck time.Duration `name:"contract-check" default:"1m" min:"1ns" process:"worker" help:"how often the journal's topic settings are looked at again"`
+	// command that was sent on to it (routedWindow).
+	MovePatience time.Duration `name:"move-patience" default:"15s" min:"1ns" max:"1m" help:"how long a command waits for the partition to have a ready owner"`
 }
 
 // recordOverhead is what a topic must take beyond the largest commit: room for what routing adds to
@@ -57,15 +51,13 @@ const recordOverhead = 124 << 10
 // command within the limits fits.
 func (l Limits) RecordBytes() int { return l.MaxCommit + recordOverhead }
 
-// WithDefaults returns the limits with every zero field set, for a single partition.
-func (l Limits) WithDefaults() Limits { return l.Among(1) }
-
-// Among returns the limits of each partition of a worker, with every zero field set.
-func (l Limits) Among(partitions int32) Limits {
+// WithDefaults returns the limits with every zero field set.
+func (l Limits) WithDefaults() Limits {
+	const activeBytes = 256 << 20
 	settings.Fill(&l)
+	l.ActiveBytes = cmp.Or(l.ActiveBytes, activeBytes)
 	l.AppendBytes = cmp.Or(l.AppendBytes, l.RecordBytes())
 	l.AppendRecords = cmp.Or(l.AppendRecords, max(8192, l.MaxCommitRecords))
-	l.ActiveBytes = cmp.Or(l.ActiveBytes, max(l.ActiveMemory/int(partitions), 1))
 	return l
 }
 

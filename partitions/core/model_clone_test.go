@@ -78,8 +78,8 @@ func (to *cloner) call(c *Call) *Call {
 		}
 	}
 	n := &Call{
-		Caller: c.Caller, Command: c.Command, hash: c.hash, Stored: c.Stored, incarnation: c.incarnation,
-		Outcome: c.Outcome, Err: c.Err, Next: c.Next, finished: c.finished, wrote: c.wrote,
+		Caller: c.Caller, Command: c.Command, hash: c.hash, Found: Found{Stored: c.Stored}, incarnation: c.incarnation,
+		Result: Result{Outcome: c.Outcome, Err: c.Err, Next: c.Next}, finished: c.finished, wrote: c.wrote,
 	}
 	to.calls = append(to.calls, [2]*Call{c, n})
 	n.entity = to.entity(c.entity)
@@ -127,7 +127,7 @@ func (e *encoder) bit(b ...bool) {
 
 // core leaves out what nothing reads (reasons, the number of attempts) and the number of the
 // incarnation: it is only compared with itself, and what was begun under an earlier one is encoded
-// as stale.
+// as ignored.
 func (e *encoder) core(c *Core) {
 	e.buf = append(e.buf, byte(c.state))
 	e.bit(c.assigned, c.releasing, c.halted != nil, c.goneSince != 0)

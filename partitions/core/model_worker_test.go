@@ -83,7 +83,7 @@ func newWorker(s *scenario, i int) *worker {
 // start starts a process: its memory is empty, and it is assigned.
 func (w *worker) start(s *scenario) {
 	limits := Limits{
-		MaxWaitingEntity: 8, MaxWaiting: 8, MaxCommit: 1 << 20, MaxCommitRecords: 8, AppendBytes: 2 << 20,
+		MaxWaitingEntity: 8, MaxCommit: 1 << 20, MaxCommitRecords: 8, AppendBytes: 2 << 20,
 		AppendRecords: 8192, ActiveBytes: 1 << 20,
 		Inflight: s.inflight, FillBytes: 1,
 	}
@@ -124,6 +124,9 @@ func (x *world) perform(w *worker) {
 	}
 	if !x.s.late {
 		w.replies = slices.DeleteFunc(w.replies, func(r acknowledgement) bool { return r.incarnation != c.incarnation })
+	}
+	if fault := combination(c); fault != "" {
+		x.blame("%s: %s", w.name, fault)
 	}
 	x.stuck(w)
 }
@@ -180,7 +183,7 @@ func (w *worker) saved() {
 	}
 }
 
-func (x *world) do(w *worker, e Asked) {
+func (x *world) do(w *worker, e Emitted) {
 	c := w.core
 	switch do := e.Do.(type) {
 	case CatchUp:
@@ -192,7 +195,7 @@ func (x *world) do(w *worker, e Asked) {
 		x.send(w, do.Batch, true)
 	case Append:
 		x.send(w, do.Batch, false)
-	case ReadBack:
+	case FoldClaim:
 		x.readBack(w, do.Offset)
 	case Invoke:
 		x.decide(w, do.Call)
@@ -205,7 +208,7 @@ func (x *world) do(w *worker, e Asked) {
 	case Passivate:
 		w.closed = true
 		c.Passivated(do.Entity, e.Incarnation)
-	case Released:
+	case ReportReleased:
 		x.released(w)
 	case LoadOutbox:
 		c.OutboxLoaded(nil, 0, false)
@@ -215,9 +218,9 @@ func (x *world) do(w *worker, e Asked) {
 		c.RefusalsLoaded(nil)
 	case LoadTimers:
 		c.TimersLoaded(nil, false)
-	case Halt: // a modelled operator leaves the store alone
-	case Open, Send, SweepOutbox, SearchTimers, DropRefusals, Fire, Sweep, Survey, Restore, StartOver, Resume, Repaired,
-		Resolved, Follow, Rest:
+	case MarkHalted: // a modelled operator leaves the store alone
+	case Open, Send, SweepOutbox, SearchTimers, DropRefusals, Fire, Sweep, Survey, Restore, StartOver, Resume,
+		ReportRepaired, ReportResolved, Follow, Rest:
 		x.blame("%s asks for what nothing in the model needs: effect %T", w.name, do)
 	case Commit, Skip: // apply has done it
 	}
@@ -287,7 +290,7 @@ func (x *world) released(w *worker) {
 		x.blame("%s says twice that it is released", w.name)
 	}
 	w.leaving = false
-	if c := w.core; c.state == Active || c.state == Draining || len(c.sent) > 0 {
+	if c := w.core; c.state == Active || c.state == Releasing || len(c.sent) > 0 {
 		x.blame("%s says that it is released and goes on", w.name)
 	}
 	x.note("%s is released", w.name)

@@ -137,8 +137,8 @@ type outbox struct {
 	exceptions []int64
 	// parked counts the effects in the store that wait for an operator.
 	parked int
-	// said collects what the next settled record states.
-	said *recordv1.Settled
+	// results collects what the next settled record states.
+	results *recordv1.Settled
 	// resolved is what operators asked for, resolving the offsets concerned, until they are committed.
 	resolved  []*Resolution
 	resolving map[int64]struct{}
@@ -152,7 +152,7 @@ type outbox struct {
 
 func newOutbox() outbox {
 	return outbox{
-		byOffset: map[int64]*Delivery{}, lanes: map[LaneName]*lane{}, said: &recordv1.Settled{}, more: true,
+		byOffset: map[int64]*Delivery{}, lanes: map[LaneName]*lane{}, results: &recordv1.Settled{}, more: true,
 		resolving: map[int64]struct{}{}, known: map[source]entities.Progress{},
 	}
 }
@@ -363,7 +363,7 @@ func (c *Core) Delivered(offset int64, reply *entities.Reply, err *entities.Erro
 	case err.Definite():
 		c.reached(d.lane)
 		d.state = deliveryAnswered
-		o.said.Done = append(o.said.Done, record.Unsigned(offset))
+		o.results.Done = append(o.results.Done, record.Unsigned(offset))
 		if mutation.On(mutation.Settle) {
 			c.settled(settles{done: []uint64{record.Unsigned(offset)}})
 		}
@@ -436,7 +436,7 @@ func (c *Core) park(d *Delivery, err *entities.Error) {
 	d.state = deliveryParked
 	const maxText = 1024
 	text := strings.ToValidUTF8(err.Message[:min(len(err.Message), maxText)], "\uFFFD")
-	c.outbox.said.Parked = append(c.outbox.said.Parked, &recordv1.Parked{
+	c.outbox.results.Parked = append(c.outbox.results.Parked, &recordv1.Parked{
 		Offset: record.Unsigned(d.Offset), Error: text, Attempts: uint32(d.attempts), //nolint:gosec // small
 	})
 }

@@ -51,8 +51,9 @@ func (s *sourcePartition) commit(services ...string) {
 		e := effectTo(service)
 		b.Entries = append(b.Entries, materializer.Entry{Offset: base + int64(i)})
 		b.Calls = append(b.Calls, &Call{
-			Caller: &seat{}, Command: &entities.Command{}, Effects: 1, FirstEffect: int64(i),
-			Outcome: &entities.Outcome{Effects: []entities.SideEffect{e}},
+			Caller: &seat{}, Command: &entities.Command{}, Result: Result{
+				Outcome: &entities.Outcome{Effects: []entities.SideEffect{e}}, Effects: 1, FirstEffect: int64(i),
+			},
 		})
 		s.rows[base+int64(i)] = e
 	}

@@ -41,7 +41,7 @@ type refusal struct {
 func (c *Core) refused(d *Delivery, err *entities.Error, answered bool) {
 	d.state = deliveryAnswered
 	if d.Effect.IgnoreRefusal || (d.forward && answered) || mutation.On(mutation.Refused) {
-		c.outbox.said.Done = append(c.outbox.said.Done, record.Unsigned(d.Offset))
+		c.outbox.results.Done = append(c.outbox.results.Done, record.Unsigned(d.Offset))
 		return
 	}
 	c.outbox.refusals = append(c.outbox.refusals, refusal{d, err})
@@ -66,9 +66,9 @@ func (c *Core) writeRefusal(r refusal) {
 		c.open.settles = append(c.open.settles, s)
 		return
 	}
-	told := entities.SideEffect{Target: refusedCommand(d, code, text)}
-	at := c.putEffectAndSettle(d.from, &told, &recordv1.Settled{Done: s.done})
-	s.told = append(s.told, followUp{entry: at, delivery: &Delivery{Effect: told, from: d.from}})
+	effect := entities.SideEffect{Target: refusedCommand(d, code, text)}
+	at := c.putEffectAndSettle(d.from, &effect, &recordv1.Settled{Done: s.done})
+	s.followUps = append(s.followUps, followUp{entry: at, delivery: &Delivery{Effect: effect, from: d.from}})
 	c.open.settles = append(c.open.settles, s)
 }
 
@@ -149,7 +149,7 @@ func (c *Core) limitRefusals() {
 	o := &c.outbox
 	if n := len(o.kept) - MaxRefusals; n > 0 {
 		for _, offset := range o.kept[:n] {
-			o.said.Refused = append(o.said.Refused, record.Unsigned(offset))
+			o.results.Refused = append(o.results.Refused, record.Unsigned(offset))
 		}
 		o.kept = append([]int64(nil), o.kept[n:]...)
 		c.emit(DropRefusals{Count: n})
@@ -172,18 +172,18 @@ func (c *Core) ResolveRefusal(r *Resolution) {
 	o := &c.outbox
 	at, found := slices.BinarySearch(o.kept, r.Offset)
 	if c.state != Active || !found || r.Again == nil {
-		r.Done(false)
+		c.report(r, false)
 		return
 	}
 	o.kept = slices.Delete(o.kept, at, at+1)
 	if r.Drop {
-		o.said.Refused = append(o.said.Refused, record.Unsigned(r.Offset))
+		o.results.Refused = append(o.results.Refused, record.Unsigned(r.Offset))
 		o.resolved = append(o.resolved, r)
 	} else {
 		s := settles{resolved: []*Resolution{r}}
 		done := &recordv1.Settled{Refused: []uint64{record.Unsigned(r.Offset)}}
 		at := c.putEffectAndSettle(r.Again.from, &r.Again.Effect, done)
-		s.told = append(s.told, followUp{entry: at, delivery: r.Again})
+		s.followUps = append(s.followUps, followUp{entry: at, delivery: r.Again})
 		c.open.settles = append(c.open.settles, s)
 	}
 	c.settleNow = true

@@ -47,7 +47,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 		offsets[i] = int64(i + 10)
 	}
 	c.RefusalsLoaded(offsets)
-	if got := c.outbox.said.GetRefused(); len(got) != 3 || got[0] != 10 || got[2] != 12 {
+	if got := c.outbox.results.GetRefused(); len(got) != 3 || got[0] != 10 || got[2] != 12 {
 		t.Errorf("the log will say that %v are dropped, want the oldest three", got)
 	}
 	if len(c.outbox.kept) != MaxRefusals || c.outbox.kept[0] != 13 {

@@ -16,48 +16,49 @@ func (c *Core) Withheld(why error) { c.withheld = why.Error() }
 func (c *Core) Revoked() {
 	if !c.assigned {
 		if !c.releasing { // otherwise the end of that release reports it
-			c.emit(Released{})
+			c.emit(ReportReleased{})
 		}
 		return
 	}
 	c.assigned = false
 	switch c.state {
 	case Active, Suspect:
-		c.drain()
+		c.beginRelease()
 	case Standby, Halted, Repairing:
-		c.emit(Released{})
+		c.emit(ReportReleased{})
 	case Passing:
 		c.releasing = true
 		c.fence("it was revoked", false)
 	case CatchingUp, Claiming:
 		c.incarnation++
+		c.owner = record.Owner{} // of a claim that is given up
 		c.lastFence = "it was revoked"
 		c.standBy()
 		c.refuseAll(c.takeWaiting(), entities.PartitionMoved(c.partition, c.lastFence))
-		c.emit(Released{})
-	case Draining:
+		c.emit(ReportReleased{})
+	case Releasing:
 	}
 }
 
-// drain stops intake and lets what is decided finish.
-func (c *Core) drain() {
+// beginRelease stops intake and lets what is decided finish.
+func (c *Core) beginRelease() {
 	c.releasing = true
 	if c.state == Suspect {
 		c.fence("it was revoked while a gap was being read", false)
 		return
 	}
-	c.state = Draining
-	c.drainBy = c.now.Mono + c.limits.ReleaseTimeout
+	c.state = Releasing
+	c.releaseBy = c.now.Mono + c.limits.ReleaseTimeout
 	for e := c.all.first; e != nil; e = e.next {
 		c.refuseAll(e.queue, entities.PartitionMoved(c.partition, "it is being released"))
 		e.queue = nil
 	}
-	c.drained()
+	c.endRelease()
 }
 
-// drained ends an orderly release when nothing is undecided or uncommitted.
-func (c *Core) drained() {
-	if c.state != Draining || len(c.sent) > 0 || len(c.full) > 0 || !c.open.empty() {
+// endRelease ends an orderly release when nothing is undecided or uncommitted.
+func (c *Core) endRelease() {
+	if c.state != Releasing || len(c.sent) > 0 || len(c.full) > 0 || !c.open.empty() {
 		return
 	}
 	for e := c.all.first; e != nil; e = e.next {

@@ -32,11 +32,11 @@ const passBatch = 1024
 // ErrNotHalted: there is nothing to repair.
 var ErrNotHalted = errors.New("the partition is not halted")
 
-// Repair begins a repair.
-func (c *Core) Repair(r *Repair) {
+// RepairAsked begins a repair that an operator asked for.
+func (c *Core) RepairAsked(r *Repair) {
 	if c.state != Halted {
 		r.Err = fmt.Errorf("%w: it is %s", ErrNotHalted, c.state)
-		c.emit(Repaired{r})
+		c.emit(ReportRepaired{r})
 		return
 	}
 	c.incarnation++
@@ -51,7 +51,7 @@ func (c *Core) repairFailed(why error) {
 	c.incarnation++
 	c.state, c.repair, c.sent, c.owner = Halted, nil, nil, record.Owner{}
 	r.Err = why
-	c.emit(Repaired{r})
+	c.emit(ReportRepaired{r})
 }
 
 // Surveyed takes the findings of the repair, and a random nonce. Before anything is forgotten, a
@@ -111,7 +111,7 @@ func (c *Core) repairAcked() {
 	case r.Base < c.next:
 		c.repairFailed(errWentBack(c.partition, r.Base, c.next))
 	case !claim && (r.Base > c.next || r.Last-r.Base+1 != int64(len(b.Entries))):
-		c.repairFailed(errors.New("others write to the partition: see that no other worker serves it, and repair it again"))
+		c.repairFailed(errors.New("another process writes to the partition: make sure that no other worker serves it, and repair it again"))
 	default:
 		c.next = r.Last + 1
 		c.emit(Restore{Repair: c.repair, Until: c.next})
@@ -155,7 +155,7 @@ func (c *Core) StartedOver(err error) {
 	c.incarnation++
 	c.halted, c.repair, c.owner, c.goneSince, c.attempts = nil, nil, record.Owner{}, 0, 0
 	c.state, c.lastFence = Standby, ""
-	c.emit(Repaired{r})
+	c.emit(ReportRepaired{r})
 	if c.assigned {
 		c.catchUp(false)
 	} else {
@@ -189,13 +189,13 @@ func (c *Core) passed() {
 	b := c.sent[0]
 	switch r := b.Result; {
 	case r.Err != nil:
-		c.fence("the log did not take an append: "+r.Err.Error(), false)
+		c.fence("append to the log failed: "+r.Err.Error(), false)
 	case r.Base == c.next && r.Last-r.Base+1 == int64(len(b.Entries)):
 		c.commit(b)
 		c.pass()
 	case r.Base >= 0 && r.Base < c.next:
 		c.Halt(errWentBack(c.partition, r.Base, c.next))
 	default:
-		c.fence("the log holds records of others", false)
+		c.fence("the log holds records of another writer", false)
 	}
 }

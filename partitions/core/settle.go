@@ -24,8 +24,16 @@ type Resolution struct {
 	// Offset is that of a refused record, Again its effect, to be sent once more.
 	Offset int64
 	Again  *Delivery
-	// Done is called when the log has it and the status shows it, or when the log will not have it.
-	Done func(ok bool)
+	// Logged: the log has it. The core sets this, and then asks for a ReportResolved.
+	Logged bool
+	// Done reports Logged to the operator. The partition calls it, once, after its status shows it.
+	Done func(logged bool)
+}
+
+// report asks for the report of a resolution to its operator.
+func (c *Core) report(r *Resolution, logged bool) {
+	r.Logged = logged
+	c.emit(ReportResolved{r})
 }
 
 // Resolve applies an operator's decision about parked effects: to be sent again, or dropped. It
@@ -34,7 +42,7 @@ func (c *Core) Resolve(r *Resolution) {
 	o := &c.outbox
 	if c.state != Active {
 		r.Effects = nil
-		r.Done(false)
+		c.report(r, false)
 		return
 	}
 	r.Effects = slices.DeleteFunc(r.Effects, func(d *Delivery) bool {
@@ -42,36 +50,36 @@ func (c *Core) Resolve(r *Resolution) {
 		return known || c.concluding[d.Offset] != nil
 	})
 	if len(r.Effects) == 0 {
-		r.Done(true)
+		c.report(r, true)
 		return
 	}
 	for _, d := range r.Effects {
 		o.resolving[d.Offset] = struct{}{}
 		if r.Drop {
-			o.said.Done = append(o.said.Done, record.Unsigned(d.Offset))
+			o.results.Done = append(o.results.Done, record.Unsigned(d.Offset))
 		} else {
-			o.said.Replayed = append(o.said.Replayed, record.Unsigned(d.Offset))
+			o.results.Replayed = append(o.results.Replayed, record.Unsigned(d.Offset))
 		}
 	}
 	o.resolved = append(o.resolved, r)
 	c.settleNow = true
 }
 
-// unsaid returns the number of items for the next settled record.
-func (o *outbox) unsaid() int {
-	return len(o.said.GetDone()) + len(o.said.GetParked()) + len(o.said.GetReplayed()) +
-		len(o.said.GetRefused()) + len(o.refusals)
+// pendingResults returns the number of items for the next settled record.
+func (o *outbox) pendingResults() int {
+	return len(o.results.GetDone()) + len(o.results.GetParked()) + len(o.results.GetReplayed()) +
+		len(o.results.GetRefused()) + len(o.refusals)
 }
 
 // settleEffects writes the results of effects into the open batch, in as many records as needed.
 func (c *Core) settleEffects() {
 	o := &c.outbox
-	for proto.Size(o.said) > 0 {
-		said := nextSettled(o.said)
+	for proto.Size(o.results) > 0 {
+		part := nextSettled(o.results)
 		entry := c.control(record.Settled)
-		entry.Value = record.EncodeSettled(said)
+		entry.Value = record.EncodeSettled(part)
 		c.put(entry)
-		c.open.settles = append(c.open.settles, settles{done: said.Done, parked: said.Parked})
+		c.open.settles = append(c.open.settles, settles{done: part.Done, parked: part.Parked})
 	}
 	for _, r := range o.refusals {
 		c.writeRefusal(r)
@@ -119,9 +127,10 @@ type settles struct {
 	done     []uint64
 	parked   []*recordv1.Parked
 	resolved []*Resolution
-	// kept are places of refused records, told those of the commands that inform entities of refusals.
-	kept []int
-	told []followUp
+	// kept are places of refused records, followUps those of the commands that inform entities of
+	// refusals.
+	kept      []int
+	followUps []followUp
 }
 
 // settled removes effects from the outbox whose settled record is committed.
@@ -157,7 +166,7 @@ func (c *Core) settled(s settles) {
 				c.replay(d)
 			}
 		}
-		c.emit(Resolved{r})
+		c.report(r, true)
 	}
 	c.pump()
 	c.refill()
@@ -176,22 +185,23 @@ func (c *Core) replay(d *Delivery) {
 // forgetEffects empties the outbox at the end of an ownership; the store has the open effects.
 func (c *Core) forgetEffects() {
 	for _, b := range c.sent {
-		b.unresolved()
+		c.unresolved(b)
 	}
 	for _, b := range c.full {
-		b.unresolved()
+		c.unresolved(b)
 	}
-	c.open.unresolved()
+	c.unresolved(c.open)
 	for _, r := range c.outbox.resolved {
-		r.Done(false)
+		c.report(r, false)
 	}
 	c.outbox = newOutbox()
 }
 
-func (b *Batch) unresolved() {
+// unresolved reports the resolutions in a batch that will not be committed.
+func (c *Core) unresolved(b *Batch) {
 	for _, s := range b.settles {
 		for _, r := range s.resolved {
-			r.Done(false)
+			c.report(r, false)
 		}
 	}
 }

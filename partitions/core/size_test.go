@@ -62,7 +62,7 @@ func TestOneLimitForACommand(t *testing.T) {
 			call := seated(cmd)
 			c.Submitted(call)
 			c.Decided(call, &Opening{}, outcome(size), nil)
-			drainBatches(t, c)
+			acknowledgeAll(t, c)
 			if call.Err != nil && (call.Err.Reason != entities.TooLarge || call.Err.Outcome != entities.NotApplied) {
 				t.Fatal(call.Err)
 			}
@@ -90,7 +90,7 @@ func TestAnAnswerNeverFailsItsCommand(t *testing.T) {
 	c.Submitted(call)
 	out := &entities.Outcome{Events: events(1, 10).Events, Reply: reply(strings.Repeat("r", 1<<20))}
 	c.Decided(call, &Opening{}, out, nil)
-	all := drainBatches(t, c)
+	all := acknowledgeAll(t, c)
 	done, err := call.Committed()
 	if err != nil || done.Outcome.Reply == nil || len(done.Outcome.Reply.Payload.Value) != 1<<20 {
 		t.Fatalf("the first caller gets %+v, %v", done.Outcome, err)

@@ -16,7 +16,7 @@ import (
 // A due timer is a command of its entity, and a record in the group of that command states that the
 // timer has fired.
 //
-//	T1  A timer fires only as it was last set. (stale)
+//	T1  A timer fires only as it was last set. (superseded)
 //	T2  Timers that left memory during a load are read again. (horizon)
 //	T3  Due timers of one entity type leave room for those of others, under way and in memory.
 //	    (lane, crowd)
@@ -316,7 +316,7 @@ func (c *Core) start(a *Timer, of *timerType) {
 }
 
 // Fired reports how a timer's command ended. superseded: the timer was cancelled or set again; its
-// entry in the index is stale.
+// entry in the index is void.
 func (c *Core) Fired(incarnation uint64, a *Timer, superseded bool, err *entities.Error) {
 	if incarnation != c.incarnation {
 		return
@@ -385,15 +385,16 @@ func (c *Core) CannotRun(call *Call) {
 func (c *Core) parkTimer(d *Delivery, call *Call) {
 	d.attempts = call.Command.Timer.Failures + 1
 	c.park(d, call.gaveUp)
-	parked := c.outbox.said.GetParked()
+	parked := c.outbox.results.GetParked()
 	parked[len(parked)-1].Timer = &recordv1.ParkedTimer{Name: call.Command.Timer.Name, Due: call.Command.Timer.Due}
 }
 
-// unsettled reports whether the timer of a call was changed by a command that is decided and not
-// committed. The timer is tried again: whether it still counts is known once the log has that
+// timerChanging reports whether the timer of a call was changed by a command that is decided and
+// not committed. The timer is tried again: whether it still counts is known once the log has that
 // command, or will never have it.
-func (c *Core) unsettled(call *Call) bool {
-	return call.Command.Timer != nil && call.entity.timers[call.Command.Timer.Name] > 0 && !mutation.On(mutation.Stale)
+func (c *Core) timerChanging(call *Call) bool {
+	timer := call.Command.Timer
+	return timer != nil && call.entity.timers[timer.Name] > 0 && !mutation.On(mutation.Superseded)
 }
 
 // Superseded ends the call of a timer that a committed command cancelled or set again.

@@ -51,6 +51,9 @@ func TestTranscripts(t *testing.T) {
 				}
 				s.take(newLine(t, d.Pos, name, args))
 			}
+			if fault := combination(s.core); fault != "" {
+				d.Fatalf(t, "%s", fault)
+			}
 			return s.perform(t)
 		})
 	})
@@ -63,7 +66,7 @@ type scene struct {
 	batches []*Batch
 	opened  int
 	// asked holds, by name, what the core has asked for and has no answer to yet.
-	asked map[string]Asked
+	asked map[string]Emitted
 	// sessions are those on which the calls run.
 	sessions map[*Call]*stagedSession
 	// stored and sequences are what a store would have: of commands with a name, and of entities.
@@ -84,7 +87,7 @@ func (s *stagedSession) Size() int { return s.size }
 
 func (s *scene) begin(c *Core, l *line) {
 	*s = scene{
-		core: c, asked: map[string]Asked{}, sessions: map[*Call]*stagedSession{},
+		core: c, asked: map[string]Emitted{}, sessions: map[*Call]*stagedSession{},
 		stored: map[commandID]materializer.Stored{}, sequences: map[entities.Key]uint64{},
 	}
 	c.now = Now{Mono: time.Second, Log: int64(time.Hour)}
@@ -220,12 +223,12 @@ func (s *scene) deliver(l *line) {
 }
 
 // await remembers that the core waits for an answer.
-func (s *scene) await(e Asked, format string, args ...any) {
+func (s *scene) await(e Emitted, format string, args ...any) {
 	s.asked[fmt.Sprintf(format, args...)] = e
 }
 
 // answered returns the effect that an input answers.
-func (s *scene) answered(l *line, format string, args ...any) Asked {
+func (s *scene) answered(l *line, format string, args ...any) Emitted {
 	what := fmt.Sprintf(format, args...)
 	e, asked := s.asked[what]
 	if !asked {
@@ -280,7 +283,7 @@ func (s *scene) state() string {
 }
 
 // show prints one effect of the core.
-func (s *scene) show(t *testing.T, e Asked) {
+func (s *scene) show(t *testing.T, e Emitted) {
 	t.Helper()
 	switch do := e.Do.(type) {
 	case CatchUp:
@@ -289,7 +292,7 @@ func (s *scene) show(t *testing.T, e Asked) {
 	case AppendClaim:
 		s.append(do.Batch)
 		s.await(e, "claim")
-	case ReadBack:
+	case FoldClaim:
 		s.sayf("read the log back up to and including %d", do.Offset)
 		s.await(e, "read-back")
 	case Pause:
@@ -329,9 +332,9 @@ func (s *scene) show(t *testing.T, e Asked) {
 	case LoadTimers:
 		s.sayf("load timers from the store")
 		s.await(e, "timers")
-	case Halt:
+	case MarkHalted:
 		s.sayf("halt, and remember that offsets below %d are used", do.Next)
-	case Released:
+	case ReportReleased:
 		s.sayf("say that the partition is released")
 	default:
 		t.Fatalf("no transcript shows effect %T", do)

@@ -10,6 +10,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/plural"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -161,16 +162,17 @@ func (d *Declaration) mayDeclare(ctx context.Context) error {
 	}
 	switch complete := !slices.Contains(written[:used], false); {
 	case used == 0 && d.Topic.Partitions != d.Layout.Partitions:
-		return fmt.Errorf("topic %s has %d partitions, not %d: leave --partitions out",
-			d.Topic.Name, d.Topic.Partitions, d.Layout.Partitions)
+		return fmt.Errorf("topic %s has %s, not %d: leave --partitions out",
+			d.Topic.Name, plural.Of(d.Topic.Partitions, "partition"), d.Layout.Partitions)
 	case used == 0, used == d.Layout.Partitions && complete, d.Given && used <= d.Layout.Partitions:
 		return nil
 	case complete && entities.LayoutOf(d.Layout.App, used).Check() == nil:
 		found := d.Layout
 		found.Partitions = used
-		return d.Layout.Differs(found, fmt.Sprintf("the journal in topic %s, of whose %d partitions only the first %d have records,", d.Topic.Name, d.Topic.Partitions, used))
+		return d.Layout.Differs(found, fmt.Sprintf("the journal in topic %s, which has records in %d of %s,", d.Topic.Name,
+			used, plural.Of(d.Topic.Partitions, "partition")))
 	default:
-		return fmt.Errorf("%w: the journal in topic %s does not say how many partitions its data is of, and of the topic's %d only some up to number %d have records: "+
+		return fmt.Errorf("%w: the journal in topic %s does not say with how many partitions it was written, and of the topic's %d only some up to number %d have records: "+
 			"start with --partitions and the number that the topic was created with",
 			entities.ErrLayout, d.Topic.Name, d.Topic.Partitions, used-1)
 	}
@@ -212,9 +214,9 @@ func (d *Declaration) checkAdded(ctx context.Context) error {
 			return why == ""
 		})
 		if err == nil && why != "" {
-			err = fmt.Errorf("%w: the data is of %d partitions, and partition %d %s: it cannot be left out. Some worker wrote by another number of partitions; "+
+			err = fmt.Errorf("%w: the data was written with %s, and partition %d %s: it cannot be left out. A worker wrote with another number of partitions; "+
 				"look at it with `millrace log tail --partition %d`, and delete its records (kafka-delete-records.sh) if they may be lost",
-				entities.ErrLayout, d.Layout.Partitions, p, why, p)
+				entities.ErrLayout, plural.Of(d.Layout.Partitions, "partition"), p, why, p)
 		}
 		if err != nil {
 			return err

@@ -6,12 +6,14 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 // This file compares a topic with the requirements of a journal.
 
 // CheckSettings returns an error that names every setting of a topic that breaks the contract, with
-// its remedy.
+// its remedy. What breaks it depends on the log: retention, compaction and unclean elections lose
+// acknowledged records, and a limit of the message size refuses commands.
 func CheckSettings(info broker.TopicInfo) error {
 	if len(info.Violations) == 0 {
 		return nil
@@ -33,12 +35,12 @@ func CheckPartitions(l entities.Layout, info broker.TopicInfo, more bool) error 
 	case info.Partitions == l.Partitions, more && info.Partitions > l.Partitions:
 		return nil
 	case info.Partitions > l.Partitions:
-		return fmt.Errorf("%w: topic %s has %d partitions, and its data is of %d: partitions were added, and by %d entities would be looked for where they are not. "+
-			"Nothing is lost. Start every worker and gateway with --partitions %d, which leaves the added ones alone",
-			entities.ErrLayout, info.Name, info.Partitions, l.Partitions, info.Partitions, l.Partitions)
+		return fmt.Errorf("%w: topic %s has %s, and its data was written with %d: partitions were added, and entities would be looked up in the wrong one. "+
+			"Nothing is lost. Start every worker and gateway with --partitions %d, which ignores the added ones",
+			entities.ErrLayout, info.Name, plural.Of(info.Partitions, "partition"), l.Partitions, l.Partitions)
 	default:
-		return fmt.Errorf("%w: topic %s has %d partitions, and its data is of %d: it is not the journal that this process began with; "+
-			"bring that one back, or see `millrace repair` after the next start",
-			entities.ErrLayout, info.Name, info.Partitions, l.Partitions)
+		return fmt.Errorf("%w: topic %s has %s, and its data was written with %d: it is not the journal that this process started with; "+
+			"restore that one, or see `millrace repair` after the next start",
+			entities.ErrLayout, info.Name, plural.Of(info.Partitions, "partition"), l.Partitions)
 	}
 }

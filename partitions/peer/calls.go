@@ -43,7 +43,9 @@ func (c conn) NewStream(
 	return stream, nil
 }
 
-// ask makes a call and converts its failure. outcome is that of a call that the transport ended.
+// ask makes a call and converts its failure. outcome is that of a call that the transport ended:
+// NotApplied for calls that only read, so that the caller may ask another worker; Unknown for those
+// that change something.
 func (c *Client) ask(
 	ctx context.Context, address string, outcome entities.OutcomeClass, call func(peerv1.PeerServiceClient) error,
 ) error {
@@ -80,7 +82,7 @@ func callFailed(ctx context.Context, address string, outcome entities.OutcomeCla
 	if ctx.Err() != nil {
 		return ended(ctx, outcome, "before the worker at "+address+" answered")
 	}
-	if outcome == entities.NotApplied {
+	if outcome == entities.NotApplied { // it only reads: nothing speaks against another attempt
 		return unreachable(address, err, overloadRetry)
 	}
 	return lost(address, err)
@@ -172,6 +174,7 @@ func (c *Client) Spec(
 // Spec answers another worker until that worker ends the call. It is called by grpc-go.
 func (s *Server) Spec(in *peerv1.SpecRequest, stream grpc.ServerStreamingServer[peerv1.SpecResponse]) error {
 	for known := in.GetKnown(); ; {
+		// The channel belongs to the version: a change after this line closes it.
 		spec, version, changed := s.worker.Spec()
 		if spec != nil && version != known {
 			if err := stream.Send(&peerv1.SpecResponse{Version: version, Spec: spec}); err != nil {

@@ -246,7 +246,7 @@ func TestLongStoppedProcessIsLostAndNotDead(t *testing.T) {
 	}
 }
 
-func TestProcessThatSaidGoodbyeIsNotDead(t *testing.T) {
+func TestProcessThatHasLeftIsNotDead(t *testing.T) {
 	c := startChild(t)
 	client, d := watching(t, c.address)
 	c.end()

@@ -2,12 +2,12 @@ package peer
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 // Client is this process's side of the connections to other workers. Its methods may be called from
@@ -18,7 +18,8 @@ type Client struct {
 	// ctx ends with Close, and with it every connection.
 	ctx    context.Context //nolint:containedctx // the object's own lifetime
 	cancel context.CancelCauseFunc
-	// peers has the connections by address. The map is replaced, never changed.
+	// peers has the connections by address. The map is replaced, never changed, so that Dispatch reads
+	// it without a lock.
 	peers atomic.Pointer[map[string]*peer]
 	// work are the goroutines of the connections; Close waits for them.
 	work sync.WaitGroup
@@ -30,7 +31,7 @@ type Client struct {
 // NewClient returns a client without a connection. It panics when the identity has no app.
 func NewClient(o ClientOptions) *Client {
 	if o.Identity.Layout.App == "" {
-		panic("peer: ClientOptions.Identity has no app: say whose journal it is")
+		panic("peer: ClientOptions.Identity has no app")
 	}
 	o.setDefaults()
 	c := &Client{options: o}
@@ -47,7 +48,7 @@ func NewClient(o ClientOptions) *Client {
 func (c *Client) Dispatch(
 	ctx context.Context, address string, cmd *entities.Command, hops int,
 ) (*entities.Reply, error) {
-	if cmd.Timer != nil {
+	if cmd.Timer != nil { // its firing is checked against the rows of the partition that holds it
 		return nil, entities.Errorf(entities.Internal, entities.NotApplied, "the timer %q of %s fires on the partition that holds it, and was sent to the worker at %s", cmd.Timer.Name, cmd.Key, address)
 	}
 	l, problem := c.link(ctx, address)
@@ -66,15 +67,15 @@ func (c *Client) link(ctx context.Context, address string) (*link, *entities.Err
 	if p := (*c.peers.Load())[address]; p != nil {
 		return p.ready(ctx)
 	}
-	p, problem := c.meet(address)
+	p, problem := c.peerAt(address)
 	if problem != nil {
 		return nil, problem
 	}
 	return p.ready(ctx)
 }
 
-// meet begins a connection that Watch has not named. The next Watch ends it, unless it names it.
-func (c *Client) meet(address string) (*peer, *entities.Error) {
+// peerAt begins a connection that Watch has not named. The next Watch ends it, unless it names it.
+func (c *Client) peerAt(address string) (*peer, *entities.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	peers := *c.peers.Load()
@@ -84,7 +85,7 @@ func (c *Client) meet(address string) (*peer, *entities.Error) {
 	case p != nil:
 		return p, nil
 	case len(peers) >= c.options.MaxPeers:
-		return nil, overloaded(address, fmt.Sprintf("this process is connected with %d others", len(peers)))
+		return nil, overloaded(address, "this process has "+plural.Of(len(peers), "link")+", which is its limit")
 	}
 	p := c.start(Peer{Address: address}, false)
 	peers = maps.Clone(peers)
@@ -102,6 +103,8 @@ func (c *Client) Watch(wanted map[string]Peer) {
 	if c.closed {
 		return
 	}
+	// The new connections are in the map before the old ones are retired, so that a command that
+	// comes in between finds one that takes it.
 	before, now := *c.peers.Load(), make(map[string]*peer, len(wanted))
 	for _, w := range wanted {
 		if p := before[w.Address]; p != nil && p.watch(w) {

@@ -25,6 +25,9 @@ var probes = net.KeepAliveConfig{Enable: true, Idle: probeAfter, Interval: probe
 
 // socketGone reports whether an attempt found the address without a listener: the machine answers,
 // and no process does.
+//
+// A connection that is reset while it is made counts too: the kernel of a process that has just
+// died still has its queue of connections.
 func socketGone(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
 }
@@ -44,6 +47,8 @@ func (p *peer) dial() (*link, error) {
 			}
 			return c, err
 		}),
+		// Nothing of the environment or of DNS may decide where a command goes, and nothing below the
+		// router may send it twice.
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
@@ -71,7 +76,8 @@ func (p *peer) dial() (*link, error) {
 	return nil, errors.Join(fmt.Errorf("worker at %s: %w", p.address, err), conn.Close())
 }
 
-// greet opens a link on a new connection.
+// greet opens a link on a new connection. The hello names the process that is expected at the
+// address: another worker may have been given it since the table was made.
 func (p *peer) greet(conn *grpc.ClientConn) (*link, error) {
 	o := &p.client.options
 	opening, stop := context.WithTimeoutCause(p.ctx, o.DialTimeout, errDialTimeout)

@@ -15,6 +15,18 @@
 // left and will not be answered. It never tries again: the router does, which also knows the
 // partition's new owner.
 //
+// # Rules of a link
+//
+//	L1  A command is NotApplied only if its frame did not leave this process: it was refused before
+//	    it got one, or was withdrawn while the frame waited. One that may be on the line is Unknown.
+//	    (sent)
+//	L2  Commands on a link have numbers that only go up. The caller's side counts what has no
+//	    answer, and stays below the limits of both sides; the other side ends a link that does not.
+//	L3  Every command that was received is answered, also one whose caller has left: the answer is
+//	    what frees its place on both sides.
+//	L4  A link that is retired takes nothing new, and ends when its last command and its last single
+//	    call have ended.
+//
 // # Dead or slow
 //
 // A process is dead when its link ended without a leave message and its address then refuses a

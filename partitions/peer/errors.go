@@ -18,7 +18,7 @@ import (
 var errClosed = errors.New("the connections to other workers were closed")
 
 // errUnwanted ends a connection that is no longer wanted.
-var errUnwanted = errors.New("the connection is not wanted any more")
+var errUnwanted = errors.New("the connection is no longer needed")
 
 // errRefused: the process at the address does not accept this one as a peer, or is not the expected
 // one.
@@ -41,6 +41,8 @@ func lost(address string, cause error) *entities.Error {
 	}
 }
 
+// overloaded: a limit of the link is reached, so the command was not put on it. The router waits
+// and asks again, or passes the error on.
 func overloaded(address, what string) *entities.Error {
 	return &entities.Error{
 		Reason: entities.Overloaded, Outcome: entities.NotApplied, RetryAfter: overloadRetry,
@@ -49,6 +51,8 @@ func overloaded(address, what string) *entities.Error {
 	}
 }
 
+// tooLarge: no attempt on this link can succeed. The owner itself may take more, which it gets only
+// from callers of its own.
 func tooLarge(address string, size, limit int) *entities.Error {
 	return entities.Errorf(entities.TooLarge, entities.NotApplied,
 		"a command of %d bytes was to go to the worker at %s, the limit is %d: nothing was applied", size, address, limit)
@@ -83,7 +87,8 @@ func asError(err error) *entities.Error {
 	}
 }
 
-// statusOf converts an error to the status of a gRPC call.
+// statusOf converts an error to the status of a gRPC call. The code says only that the detail has
+// the reason: a code of its own could not be told from one that grpc-go makes.
 func statusOf(e *entities.Error) error {
 	text := strings.ToValidUTF8(e.Message, "\uFFFD") // what the caller sent may be quoted in it
 	st, err := status.New(codes.Aborted, text).WithDetails(&peerv1.Failure{

@@ -11,7 +11,8 @@ import (
 	"github.com/millrace-io/millrace/entities"
 )
 
-// peer is the connection to one worker: a link, or the attempts to get one.
+// peer is the connection to one worker: a link, or the attempts to get one. Its keeper, one
+// goroutine, is the only one that opens and ends links; others read open, or wait for changed.
 type peer struct {
 	client  *Client
 	address string
@@ -28,9 +29,9 @@ type peer struct {
 	asked bool
 	// retired: the connection is no longer wanted.
 	retired bool
-	// met: a link to this process was open. goodbye: the last link ended with a leave message. dead:
+	// linked: a link to this process was open. left: the last link ended with a leave message. dead:
 	// the hook was called.
-	met, goodbye, dead bool
+	linked, left, dead bool
 
 	state State
 	since time.Time
@@ -83,7 +84,9 @@ func (p *peer) retire() {
 	context.AfterFunc(p.ctx, func() { disowned.Stop(); late.Stop() })
 }
 
-// ready returns the open link. It waits for an attempt that is under way, and not for a later one.
+// ready returns the open link. It waits for an attempt that is under way, and not for a later one:
+// the command's owner may have changed by then, which the router learns sooner than this
+// connection.
 func (p *peer) ready(ctx context.Context) (*link, *entities.Error) {
 	for {
 		if l := p.open.Load(); l != nil {
@@ -121,6 +124,8 @@ func (p *peer) keep() {
 		if err == nil {
 			opened := options.Clock.Now()
 			err = p.hold(l)
+			// A link that ends soon after it was opened counts as a failed attempt, or two processes
+			// that refuse each other's frames would open links without a pause.
 			lasted = options.Clock.Now().Sub(opened) > options.Backoff.Max
 		} else if p.ctx.Err() == nil {
 			p.client.stats.dialFailures.Add(1)
@@ -147,7 +152,7 @@ func (p *peer) keep() {
 func (p *peer) orphaned() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.watched && !p.goodbye
+	return p.watched && !p.left
 }
 
 // hold uses an open link until it ends, and returns why it ended.
@@ -158,11 +163,11 @@ func (p *peer) hold(l *link) error {
 	stats.links.Add(1)
 	p.opened(l)
 	err := l.read()
-	goodbye := p.closed(l)
+	left := p.closed(l)
 	writer.Wait()
 	stats.links.Add(-1)
 	switch {
-	case goodbye:
+	case left:
 		err = errLeft
 	case err != nil && p.ctx.Err() == nil:
 		stats.linksLost.Add(1)
@@ -171,7 +176,7 @@ func (p *peer) hold(l *link) error {
 }
 
 // errLeft is how a link ends after a leave message.
-var errLeft = errors.New("the worker said good-bye")
+var errLeft = errors.New("the worker has left")
 
 // attempt notes that a link is being opened.
 func (p *peer) attempt() {
@@ -184,7 +189,7 @@ func (p *peer) attempt() {
 // opened notes an open link and wakes those that wait for it.
 func (p *peer) opened(l *link) {
 	p.mu.Lock()
-	p.met, p.goodbye = true, false
+	p.linked, p.left = true, false
 	if p.who.Incarnation == 0 {
 		p.who.Incarnation = l.welcome.GetIncarnation()
 	}
@@ -200,14 +205,14 @@ func (p *peer) opened(l *link) {
 // closed notes the end of a link, and reports whether a leave message came before.
 func (p *peer) closed(l *link) bool {
 	l.Lock()
-	goodbye := l.goodbye
+	left := l.left
 	l.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open.Store(nil)
-	p.goodbye = goodbye
+	p.left = left
 	p.become(Connecting)
-	return goodbye
+	return left
 }
 
 // reportDead calls the hook if this attempt shows that the process is dead: there was a link, it
@@ -215,7 +220,7 @@ func (p *peer) closed(l *link) bool {
 func (p *peer) reportDead(err error) {
 	p.mu.Lock()
 	who := p.who
-	news := p.watched && p.met && !p.goodbye && !p.dead && socketGone(err)
+	news := p.watched && p.linked && !p.left && !p.dead && socketGone(err)
 	p.dead = p.dead || news
 	p.mu.Unlock()
 	if news {
@@ -223,7 +228,8 @@ func (p *peer) reportDead(err error) {
 	}
 }
 
-// pause waits before the next attempt. It returns false if there is none.
+// pause waits before the next attempt. It returns false if there is none: a connection that Watch
+// has not named lives on only while calls need it.
 func (p *peer) pause(failures int, err error) bool {
 	clk := p.client.options.Clock
 	pause := p.client.options.Backoff.Pause(failures)
@@ -243,6 +249,7 @@ func (p *peer) pause(failures int, err error) bool {
 	return p.watched || p.asked
 }
 
+// unwanted reports whether Watch has taken the connection off its list.
 func (p *peer) unwanted() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -256,6 +263,7 @@ func (p *peer) become(s State) {
 	p.changed = make(chan struct{})
 }
 
+// name returns the name of the worker, which is empty until Watch or a welcome has named it.
 func (p *peer) name() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,7 +277,7 @@ func (p *peer) status() PeerStatus {
 	if l := p.open.Load(); l != nil {
 		l.Lock()
 		s.InFlight = len(l.calls.Open)
-		if l.goodbye {
+		if l.left {
 			s.State = Leaving
 		}
 		l.Unlock()

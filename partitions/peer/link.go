@@ -16,6 +16,7 @@ import (
 	"github.com/millrace-io/millrace/internal/fields"
 	"github.com/millrace-io/millrace/internal/multiplex"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/internal/plural"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
 )
 
@@ -34,20 +35,24 @@ type link struct {
 	// known belongs to the reader.
 	known names
 
-	// The link's lock guards what follows.
+	// The link's lock guards what follows. It is held while a frame is encoded into the message that
+	// waits, never while a message is written.
 	calls multiplex.Places[*call]
 	// asked is how many single calls are under way on the connection, beside the stream.
 	asked int
-	// retired: no new commands. goodbye: the other side sent its leave message.
-	retired, goodbye bool
+	// retired: no new commands. left: the other side sent its leave message.
+	retired, left bool
 }
 
 // call is a command on its way. It is reused once no other goroutine refers to it.
 type call struct {
+	// done has room for the one signal that the answer is there. The call may be reused only after its
+	// caller has taken it, or has left before it was sent.
 	done    chan struct{}
 	reply   *entities.Reply
 	failure *entities.Error
-	// number and start are where its frame begins.
+	// number and start are where its frame begins: the message, counted from the link's first, and the
+	// byte in it. size is what the call counts towards the limit in bytes.
 	number uint64
 	start  int
 	size   int
@@ -70,6 +75,7 @@ func (l *link) admit(w *peerv1.Welcome, hello *peerv1.Hello, o *ClientOptions) e
 	switch {
 	case w == nil:
 		return fmt.Errorf("%w: it does not begin with a welcome", errWire)
+	// A server of this version has refused all of these; one of another version might not.
 	case w.GetProtocol() != hello.GetProtocol(), !proto.Equal(w.GetLayout(), hello.GetLayout()),
 		hello.GetToWorker() != "" && w.GetWorker() != hello.GetToWorker(),
 		hello.GetToIncarnation() != 0 && w.GetIncarnation() != hello.GetToIncarnation():
@@ -126,7 +132,7 @@ func (l *link) enqueue(
 		return 0, problem
 	}
 	if len(l.calls.Open) >= int(l.welcome.GetMaxInFlight()) {
-		return 0, overloaded(l.address, fmt.Sprintf("%d commands without an answer", len(l.calls.Open)))
+		return 0, overloaded(l.address, plural.Of(len(l.calls.Open), "command")+" without an answer")
 	}
 	message, number := l.Tail()
 	start := len(*message)
@@ -136,6 +142,7 @@ func (l *link) enqueue(
 		*message = (*message)[:start]
 		return 0, tooLarge(l.address, size, int(l.welcome.GetMaxFrameBytes()))
 	}
+	// One command may always go, however large, or a limit below its size would hold it up for ever.
 	if l.Unanswered > 0 && uint64(l.Unanswered+size) > l.welcome.GetMaxInFlightBytes() { //nolint:gosec // positive
 		*message = (*message)[:start]
 		return 0, overloaded(l.address, fmt.Sprintf("%d bytes of commands without an answer", l.Unanswered))
@@ -159,7 +166,10 @@ func (l *link) unusable() *entities.Error {
 	}
 }
 
-// leave gives a command up. It returns nil if the answer has arrived.
+// leave gives a command up. It returns nil if the answer has arrived. L1: while the frame waits in
+// a message that no goroutine writes yet, its tag is overwritten, and the other side skips it.
+// Later only a cancellation can follow it, which ends the command's context there; the place stays
+// taken until its answer comes (L3).
 func (l *link) leave(ctx context.Context, id uint64, c *call) *entities.Error {
 	l.Lock()
 	if l.calls.Open[id] != c {
@@ -189,7 +199,7 @@ func (l *link) remove(id uint64, c *call) {
 	delete(l.calls.Open, id)
 	l.Unanswered -= c.size
 	l.stats.inFlight.Add(-1)
-	l.Settle()
+	l.EndIfOver()
 }
 
 // begin counts a single call that is about to be made on the connection; end takes it back. After
@@ -208,7 +218,7 @@ func (l *link) end() {
 	l.Lock()
 	defer l.Unlock()
 	l.asked--
-	l.Settle()
+	l.EndIfOver()
 }
 
 // over: the link is retired, its last command is answered, and its last call has ended. The lock is
@@ -216,23 +226,24 @@ func (l *link) end() {
 func (l *link) over() bool { return l.retired && len(l.calls.Open) == 0 && l.asked == 0 }
 
 // retire ends the link when what is under way is answered.
-func (l *link) retire(goodbye bool) {
+func (l *link) retire(left bool) {
 	l.Lock()
 	defer l.Unlock()
 	l.retired = true
-	l.goodbye = l.goodbye || goodbye
-	l.Settle()
+	l.left = l.left || left
+	l.EndIfOver()
 }
 
 // disown gives up the commands of entities that have no answer yet: the worker may be frozen, or
-// cut off. Its later answers are dropped.
+// cut off. Its later answers are dropped. Single calls and actions go on: no other worker can be
+// asked what became of them.
 func (l *link) disown() {
 	l.Lock()
 	defer l.Unlock()
 	for id, c := range l.calls.Open {
 		switch message := l.Waiting(c.number); {
 		case !c.owned || c.abandoned:
-		case message != nil:
+		case message != nil: // L1: it has not left
 			(*message)[c.start] = tagWithdrawn
 			l.remove(id, c)
 			c.answer(nil, unreachable(l.address, errUnwanted, 0))
@@ -250,7 +261,7 @@ func (l *link) read() error {
 	l.Break(err)
 	l.Lock()
 	defer l.Unlock()
-	for id, c := range l.calls.Open {
+	for id, c := range l.calls.Open { // L1
 		failure := lost(l.address, err)
 		if l.Waiting(c.number) != nil || mutation.On(mutation.Sent) {
 			failure = unreachable(l.address, err, 0)
@@ -276,14 +287,15 @@ func (l *link) consume(b []byte) error {
 			if err := l.answered(f.B); err != nil {
 				return err
 			}
-		case fieldGoodbye:
+		case fieldLeave:
 			l.retire(true)
 		}
 	}
 	return f.Err
 }
 
-// answered passes an answer to the call that waits for it.
+// answered passes an answer to the call that waits for it. An answer without a call (L2) ends the
+// link: the two sides no longer agree about what is under way.
 func (l *link) answered(b []byte) error {
 	id, err := idOf(b)
 	if err != nil {
@@ -318,8 +330,9 @@ func (c *call) answer(reply *entities.Reply, failure *entities.Error) {
 
 // describe names a process for an error.
 func describe(protocol uint32, l *peerv1.Layout, worker string, incarnation uint64) string {
-	return fmt.Sprintf("worker %q, incarnation %x, of app %q, generation %d, %d partitions, %d slots, hash %q, which speaks version %d",
-		worker, incarnation, l.GetApp(), l.GetGeneration(), l.GetPartitions(), l.GetSlots(), l.GetHash(), protocol)
+	return fmt.Sprintf("worker %q, incarnation %x, of app %q, generation %d, %s, %d slots, hash %q, which speaks version %d",
+		worker, incarnation, l.GetApp(), l.GetGeneration(), plural.Of(l.GetPartitions(), "partition"),
+		l.GetSlots(), l.GetHash(), protocol)
 }
 
 func layoutOf(l entities.Layout) *peerv1.Layout {

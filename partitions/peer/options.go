@@ -15,7 +15,8 @@ import (
 // Protocol is the version of the messages on a link. Both sides must have the same.
 const Protocol = 1
 
-// Defaults of the options.
+// Defaults of the options. A full link holds 64 MiB on each side at most, and a process that is
+// connected with 1024 others has that many links, most of them idle.
 const (
 	DefaultMaxInFlight      = 4096
 	DefaultMaxInFlightBytes = 64 << 20

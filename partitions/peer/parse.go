@@ -13,7 +13,9 @@ import (
 
 // This file reads what wire.go writes.
 
-// names keeps strings that repeat, such as those of methods. It belongs to one reader.
+// names keeps strings that repeat, such as those of methods, so that each of them is allocated once
+// for a link. It belongs to one reader. What another process sends bounds nothing here, so the
+// number and the size of what is kept are bounded.
 type names map[string]string
 
 const (
@@ -102,6 +104,7 @@ func (r *received) parse(b []byte, known names) error {
 	return f.Err
 }
 
+// parsePosition reads one position of a token that the command brings.
 func parsePosition(b []byte) (entities.Position, error) {
 	var p entities.Position
 	f := fields.Of(b, errWire)
@@ -119,6 +122,8 @@ func parsePosition(b []byte) (entities.Position, error) {
 	return p, f.Err
 }
 
+// parseSource reads the address of the effect that the command is. Numbers that an address cannot
+// have are refused rather than cut: another effect could have the address that remains.
 func parseSource(b []byte) (*entities.Source, error) {
 	s := &entities.Source{}
 	f := fields.Of(b, errWire)
@@ -152,7 +157,8 @@ func parseSource(b []byte) (*entities.Source, error) {
 	return s, f.Err
 }
 
-// parseOpen reads the exceptions of a source's progress.
+// parseOpen reads the exceptions of a source's progress: offsets that rise, entities.MaxOpen at
+// most.
 func parseOpen(s *entities.Source, packed []byte) error {
 	for len(packed) > 0 {
 		v, n := protowire.ConsumeVarint(packed)
@@ -209,6 +215,7 @@ func parseAnswer(b []byte, known names, reply *entities.Reply) (failure *entitie
 	return failure, f.Err
 }
 
+// parseFailure reads an error as the other worker returned it, whose outcome holds for the command.
 func parseFailure(b []byte) (*entities.Error, error) {
 	e := &entities.Error{}
 	var reason, outcome uint64
@@ -236,7 +243,7 @@ func parseFailure(b []byte) (*entities.Error, error) {
 }
 
 // setReason replaces reasons and outcomes that this version does not know by the worst that they
-// can mean.
+// can mean: that the command may have taken effect.
 func setReason(e *entities.Error, reason, outcome uint64) {
 	e.Reason, e.Outcome = entities.Internal, entities.Unknown
 	if reason <= uint64(entities.Internal) {

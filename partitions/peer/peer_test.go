@@ -320,7 +320,7 @@ func TestCancelStorm(t *testing.T) {
 	}
 }
 
-func TestHelloToSomebodyElseIsRefused(t *testing.T) {
+func TestHelloToAnotherWorkerIsRefused(t *testing.T) {
 	address := serve(t, &worker{}, peer.ServerOptions{})
 	for name, test := range map[string]struct {
 		me    peer.Identity

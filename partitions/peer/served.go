@@ -55,6 +55,7 @@ func (s *Server) Link(stream grpc.BidiStreamingServer[peerv1.LinkRequest, peerv1
 		return statusOf(refusal)
 	}
 	defer s.exit(l)
+	// grpc-go ends the stream when this function returns: not before the last answer is written.
 	defer l.running.Wait()
 	o := &s.options
 	if err := l.Welcome(&peerv1.LinkResponse{Welcome: &peerv1.Welcome{
@@ -97,7 +98,8 @@ func (l *served) consume(b []byte) error {
 	return f.Err
 }
 
-// called begins a command.
+// called begins a command. Its context ends with its own timeout, which the caller has measured
+// when it sent the command: the clocks of two machines are not compared.
 func (l *served) called(b []byte) error {
 	c, _ := tasks.Get().(*task)
 	if err := c.received.parse(b, l.known); err != nil {
@@ -133,7 +135,8 @@ func (l *served) admit(id uint64, r running) bool {
 	return true
 }
 
-// abort ends the context of a command. It is still answered.
+// abort ends the context of a command. It is still answered (L3). One that has been answered in
+// between, whose cancellation was on its way, is not there any more.
 func (l *served) abort(id uint64) {
 	l.Lock()
 	r := l.calls.Open[id]
@@ -157,7 +160,7 @@ func (l *served) answer(id uint64, reply *entities.Reply, failure *entities.Erro
 }
 
 // append puts an answer into the lane. A reply that is too large is replaced by an error; an error
-// keeps its reason, and its text is cut. The lock is held.
+// keeps its reason, and its text is cut. L3: there is an answer in any case. The lock is held.
 func (l *served) append(id uint64, reply *entities.Reply, failure *entities.Error) {
 	message, _ := l.Tail()
 	start := len(*message)
@@ -174,13 +177,13 @@ func (l *served) append(id uint64, reply *entities.Reply, failure *entities.Erro
 	*message = appendAnswer((*message)[:start], fieldAnswers, id, nil, e)
 }
 
-// goodbye sends the leave message: this process is stopping. It ends the link when its commands are
-// answered.
-func (l *served) goodbye() {
+// sendLeave sends the leave message: this process is stopping. It ends the link when its commands
+// are answered.
+func (l *served) sendLeave() {
 	l.Lock()
 	if l.Broken() == nil {
 		message, _ := l.Tail()
-		*message = fields.AppendBool(*message, fieldGoodbye, true)
+		*message = fields.AppendBool(*message, fieldLeave, true)
 	}
 	l.UnlockAndWrite()
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/multiplex"
+	"github.com/millrace-io/millrace/internal/plural"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 	peerv1 "github.com/millrace-io/millrace/proto/gen/millrace/peer/v1"
@@ -22,7 +23,7 @@ import (
 
 // Worker is what a Server offers to other processes. Its methods are called from many goroutines.
 type Worker interface {
-	// Dispatch runs a command on this worker; it is not forwarded again, except for what the command
+	// Dispatch runs a command on this worker; it is not sent on again, except for what the command
 	// itself causes. ctx ends with the caller's deadline, its cancellation, and its link.
 	Dispatch(ctx context.Context, cmd *entities.Command, hops int) (*entities.Reply, error)
 	// DispatchStream runs a streamed call of an action here.
@@ -62,7 +63,7 @@ type Server struct {
 // NewServer returns a server that does not listen yet. It panics when the identity has no app.
 func NewServer(w Worker, o ServerOptions) *Server {
 	if o.Identity.Layout.App == "" {
-		panic("peer: ServerOptions.Identity has no app: say whose journal it is")
+		panic("peer: ServerOptions.Identity has no app")
 	}
 	o.setDefaults()
 	s := &Server{worker: w, options: o, stopping: make(chan struct{}), links: map[*served]struct{}{}}
@@ -72,11 +73,13 @@ func NewServer(w Worker, o ServerOptions) *Server {
 		grpc.ForceServerCodecV2(multiplex.Codec{}),
 		grpc.MaxRecvMsgSize(o.MaxFrameBytes+multiplex.MessageBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
+		// A connection has one link; its other streams are single and streamed calls.
 		grpc.MaxConcurrentStreams(uint32(o.MaxLinks+o.MaxInFlight)), //nolint:gosec // small positive numbers
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connectionWindow),
 		// Timeout is also how long the kernel waits for bytes to be acknowledged.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: lineTimeout}),
+		// Clients ping every pingAfter; twice as often is still allowed, for clocks that differ.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
 	)
@@ -112,7 +115,7 @@ func (p probing) Accept() (net.Conn, error) {
 }
 
 // ErrHanging is returned by Shutdown if commands did not end although they were cut.
-var ErrHanging = errors.New("commands do not end although they were cut off: their function hangs, and looks at no context")
+var ErrHanging = errors.New("commands did not end after they were aborted: their function hangs and ignores its context")
 
 // hangingAfter is how long Shutdown waits for the commands that it has cut. Those that check their
 // context end at once.
@@ -134,7 +137,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	var orderly sync.WaitGroup
 	for _, l := range links {
-		orderly.Go(l.goodbye) // a link whose other side does not read is ended by Stop
+		orderly.Go(l.sendLeave) // a link whose other side does not read is ended by Stop
 	}
 	// Both are waited for below; Stop ends them when ctx does.
 	orderly.Go(s.grpc.GracefulStop)
@@ -172,8 +175,8 @@ func (s *Server) enter(l *served) *entities.Error {
 		return entities.Errorf(entities.Unavailable, entities.NotApplied, "worker %q is stopping", s.options.Identity.Worker)
 	case len(s.links) >= s.options.MaxLinks:
 		return entities.Errorf(
-			entities.Overloaded, entities.NotApplied, "worker %q has %d links already, which is its limit",
-			s.options.Identity.Worker, len(s.links),
+			entities.Overloaded, entities.NotApplied, "worker %q has %s, which is its limit",
+			s.options.Identity.Worker, plural.Of(len(s.links), "link"),
 		)
 	}
 	s.links[l] = struct{}{}
@@ -181,6 +184,7 @@ func (s *Server) enter(l *served) *entities.Error {
 	return nil
 }
 
+// exit frees the place of a link that has ended.
 func (s *Server) exit(l *served) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,7 +192,8 @@ func (s *Server) exit(l *served) {
 	s.stats.links.Add(-1)
 }
 
-// check refuses a hello for another process.
+// check refuses a hello for another process: one of another app or layout, whose partition numbers
+// mean something else, or for a process that had this address before.
 func (s *Server) check(h *peerv1.Hello) *entities.Error {
 	me := s.options.Identity
 	switch {

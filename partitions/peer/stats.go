@@ -13,7 +13,8 @@ import (
 // reasons is the number of entities.Reason.
 const reasons = int(entities.Internal) + 1
 
-// counters are those of both sides of a link.
+// counters are those of both sides of a link. They are read while they change: sums of several of
+// them may not fit.
 type counters struct {
 	commands, bytesSent, bytesReceived atomic.Uint64
 	inFlight, links                    atomic.Int64
@@ -114,10 +115,10 @@ func Metrics(c *Client, s *Server) observe.Source {
 			{Name: metricCommands, Kind: observe.Counter, Labels: []string{"direction"}, Help: "Commands sent to, and received from, other workers."},
 			{Name: metricInFlight, Kind: observe.Gauge, Labels: []string{"direction"}, Help: "Commands between workers without an answer."},
 			{Name: metricLinks, Kind: observe.Gauge, Labels: []string{"direction"}, Help: "Open links between workers."},
-			{Name: metricBytes, Kind: observe.Counter, Labels: []string{"direction", "flow"}, Help: "Bytes of the messages on links, by who opened the link and which way they went."},
+			{Name: metricBytes, Kind: observe.Counter, Labels: []string{"direction", "flow"}, Help: "Bytes of messages on links, by the side that opened the link and the direction."},
 			{Name: metricFailures, Kind: observe.Counter, Labels: []string{"direction", "reason"}, Help: "Commands between workers that did not succeed, by reason."},
-			{Name: metricDials, Kind: observe.Counter, Help: "Attempts to open a link that failed."},
-			{Name: metricLost, Kind: observe.Counter, Help: "Links that ended without a good-bye."},
+			{Name: metricDials, Kind: observe.Counter, Help: "Failed attempts to open a link."},
+			{Name: metricLost, Kind: observe.Counter, Help: "Links that ended without a leave message."},
 		},
 		Collect: func(emit observe.Emitter) {
 			if c != nil {
@@ -134,6 +135,7 @@ func Metrics(c *Client, s *Server) observe.Source {
 	}
 }
 
+// collect emits what both sides have. Reasons that have not occurred have no series.
 func collect(emit observe.Emitter, s *Stats, direction string) {
 	emit.Value(metricCommands, float64(s.Commands), direction)
 	emit.Value(metricInFlight, float64(s.InFlight), direction)

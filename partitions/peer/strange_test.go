@@ -58,11 +58,11 @@ func TestStrangeServers(t *testing.T) {
 		reason entities.Reason
 		why    string
 	}{
-		"no welcome":          {opening: []*peerv1.LinkResponse{{Stopping: true}}, reason: entities.Moved, why: "does not begin with a welcome"},
-		"a limit of 0":        {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"}, Worker: "b", Incarnation: 22}}}, reason: entities.Moved, why: "limit of 0"},
-		"another process":     {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "books"}}}}, reason: entities.Moved, why: `app "books"`},
-		"a second welcome":    {opening: []*peerv1.LinkResponse{welcome()}, answer: welcome(), reason: entities.LostOutcome, why: "second welcome"},
-		"an answer to nobody": {opening: []*peerv1.LinkResponse{welcome()}, answer: &peerv1.LinkResponse{Answers: []*peerv1.Answer{{Id: 77}}}, reason: entities.LostOutcome, why: "call 77"},
+		"no welcome":           {opening: []*peerv1.LinkResponse{{Stopping: true}}, reason: entities.Moved, why: "does not begin with a welcome"},
+		"a limit of 0":         {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "shop", Generation: 1, Partitions: 4, Slots: 4096, Hash: "murmur2"}, Worker: "b", Incarnation: 22}}}, reason: entities.Moved, why: "limit of 0"},
+		"another process":      {opening: []*peerv1.LinkResponse{{Welcome: &peerv1.Welcome{Protocol: peer.Protocol, Layout: &peerv1.Layout{App: "books"}}}}, reason: entities.Moved, why: `app "books"`},
+		"a second welcome":     {opening: []*peerv1.LinkResponse{welcome()}, answer: welcome(), reason: entities.LostOutcome, why: "second welcome"},
+		"an answer to no call": {opening: []*peerv1.LinkResponse{welcome()}, answer: &peerv1.LinkResponse{Answers: []*peerv1.Answer{{Id: 77}}}, reason: entities.LostOutcome, why: "call 77"},
 		"an answer without id": {
 			opening: []*peerv1.LinkResponse{welcome()}, answer: &peerv1.LinkResponse{Answers: []*peerv1.Answer{{Token: "t"}}},
 			reason: entities.LostOutcome, why: "without an id",
@@ -159,7 +159,7 @@ func TestLinksAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := second.Dispatch(t.Context(), address, command("42"), 0)
-	if e := expect(t, err, entities.Moved, entities.NotApplied); !strings.Contains(e.Cause.Error(), "1 links already") {
+	if e := expect(t, err, entities.Moved, entities.NotApplied); !strings.Contains(e.Cause.Error(), "has 1 link, which is its limit") {
 		t.Errorf("cause %v does not name the limit", e.Cause)
 	}
 	if n := s.Stats().Links; n != 1 {

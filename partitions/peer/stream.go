@@ -52,6 +52,7 @@ func (c *Client) DispatchStream(ctx context.Context, address string, s *entities
 	b = fields.AppendBool(b, openingClientStreams, s.ClientStreams)
 	b = fields.AppendBool(b, openingServerStreams, s.ServerStreams)
 	*first = fields.End(b, at)
+	// io.EOF: the other side has ended the call already, and RecvMsg returns why.
 	if err := stream.SendMsg(first); err != nil && !errors.Is(err, io.EOF) {
 		return callFailed(ctx, address, entities.Unknown, err)
 	}
@@ -114,6 +115,7 @@ func passOn(ctx context.Context, cancel context.CancelCauseFunc, s *entities.Str
 	}
 }
 
+// parseReply reads one reply of a stream. A failure comes as the end of the call, never among them.
 func parseReply(b []byte, known names, reply *entities.Reply) error {
 	f := fields.Of(b, errWire)
 	for f.Next() {
@@ -179,7 +181,7 @@ func (s *Server) Stream(stream grpc.BidiStreamingServer[peerv1.StreamRequest, pe
 		}
 		return stream.SendMsg(message)
 	}
-	if o.clientStreams {
+	if o.clientStreams { // the opening names the method only; the messages come after it
 		cmd.Payload = entities.Payload{}
 		call.Recv = s.readAhead(stream)
 	}
@@ -245,6 +247,7 @@ func (s *Server) readAhead(stream grpc.ServerStream) func(context.Context) (enti
 	}
 }
 
+// parseMessage reads one message of a caller that streams, and copies it.
 func parseMessage(b []byte, known names) (entities.Payload, error) {
 	var p entities.Payload
 	f := fields.Of(b, errWire)

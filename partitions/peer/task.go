@@ -25,6 +25,7 @@ func (t *task) Run() {
 	defer link.running.Done()
 	reply, err := t.dispatch()
 	t.cancel()
+	// Nothing below refers to the task any more: link and id are copies.
 	*t = task{}
 	tasks.Put(t)
 	var failure *entities.Error
@@ -40,6 +41,8 @@ func (t *task) dispatch() (*entities.Reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Both sides find the entity from the payload, by their own function's descriptors. Where these
+	// differ, the command could reach a partition that does not own its entity.
 	if cmd.Key != t.key {
 		return nil, entities.Errorf(entities.Unavailable, entities.NotApplied,
 			"%s/%s is a command on %q where it came from and on %q here: the user functions differ, nothing was applied",

@@ -22,7 +22,7 @@ const (
 
 	fieldWelcome = 1
 	fieldAnswers = 2
-	fieldGoodbye = 3
+	fieldLeave   = 3
 )
 
 // The fields of the other messages, as in peer.proto.
@@ -76,12 +76,15 @@ const (
 	entryBinary = 3
 )
 
-// tagWithdrawn takes the place of the tag of a call that is given up while it waits to be sent.
+// tagWithdrawn takes the place of the tag of a call that is given up while it waits to be sent. It
+// is of the same length and wire type, so that a reader passes over the frame like any unknown
+// field.
 const tagWithdrawn = byte(fieldWithdrawn<<3 | protowire.BytesType)
 
 var errWire = errors.New("not a message of the peer protocol")
 
-// appendCall writes a command as a field of the message before it.
+// appendCall writes a command as a field of the message before it. Fields with their zero value are
+// left out, as protobuf does; the id comes first in every frame, see idOf.
 func appendCall(
 	b []byte, field protowire.Number, id uint64, cmd *entities.Command, hops int, timeout time.Duration,
 ) []byte {
@@ -129,6 +132,8 @@ func appendCall(
 	return fields.End(b, at)
 }
 
+// appendMetadata writes entries in their order, in which callers may have given a key twice. Text
+// and bytes are a oneof: an empty one is written as well.
 func appendMetadata(b []byte, field protowire.Number, md entities.Metadata) []byte {
 	for i := range md {
 		entry, at := fields.Begin(b, field)
@@ -143,6 +148,7 @@ func appendMetadata(b []byte, field protowire.Number, md entities.Metadata) []by
 	return b
 }
 
+// appendCancel writes that the caller of a command has left.
 func appendCancel(b []byte, id uint64) []byte {
 	b, at := fields.Begin(b, fieldCancels)
 	return fields.End(fields.AppendUint(b, callID, id), at)

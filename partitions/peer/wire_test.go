@@ -211,7 +211,7 @@ func TestGoldenFrames(t *testing.T) {
 		"cancel":  {appendCancel(nil, 300), "1a0308ac02"},
 		"reply":   {appendAnswer(nil, fieldAnswers, 1, &entities.Reply{Payload: cmd.Payload, Token: "t", NoPayload: true}, nil), "120d0801" + "120175" + "1a0101" + "2a0174" + "3001"},
 		"failure": {appendAnswer(nil, fieldAnswers, 1, nil, failure), "120f0801" + "3a0b08081002" + "1a0178" + "20022803"},
-		"goodbye": {fields.AppendBool(nil, fieldGoodbye, true), "1801"},
+		"leave":   {fields.AppendBool(nil, fieldLeave, true), "1801"},
 	} {
 		if got := hex.EncodeToString(test.got); got != test.want {
 			t.Errorf("%s: %s, want %s", name, got, test.want)

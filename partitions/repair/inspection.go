@@ -82,7 +82,7 @@ func MarkSuspected(store materializer.Store, all []*Inspector) error {
 		i.suspected.Store(true)
 	}
 	if err := materializer.MarkSuspected(store, "", marked...); err != nil {
-		return fmt.Errorf("that the logs are to be looked through for losses could not be written down, so that a restart forgets it: %w", err)
+		return fmt.Errorf("that the logs must be checked for losses could not be stored, and a restart forgets it: %w", err)
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (i *Inspector) lookThrough(ctx context.Context, meta *materializer.Meta) (d
 	loss, err := i.image.Losses(ctx, meta, end, func(at int64) { i.progress(at, end, nil) })
 	if loss != nil {
 		damage = fmt.Errorf("the store of this worker has everything below offset %d, and its log has not: %w. It serves; "+
-			"no other worker can take the partition over: keep this store, and see who changed the topic", meta.Next, loss)
+			"no other worker can take the partition over: keep this store, and find out who changed the topic", meta.Next, loss)
 	}
 	return damage, err
 }
@@ -145,7 +145,7 @@ func (i *Inspector) Conclude(found Finding, alarm func(what string)) {
 		err = materializer.MarkSuspected(i.image.Store, found.Damage.Error(), i.image.Address)
 	}
 	if err != nil {
-		alarm("what a look through the log has found could not be written down: " + err.Error())
+		alarm("what the check of the log has found could not be stored: " + err.Error())
 	}
 	last := i.Last()
 	i.last.Store(&Inspection{Next: last.Next, Until: last.Until, Damage: found.Damage, Over: true})

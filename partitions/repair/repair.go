@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities/record"
+	"github.com/millrace-io/millrace/internal/plural"
 	"github.com/millrace-io/millrace/materializer"
 )
 
@@ -82,8 +83,9 @@ func (r *Repair) Survey(ctx context.Context, choice materializer.Choice) (s mate
 	switch choice {
 	case materializer.Retry:
 		if now.Owner != meta.Owner || now.Ordinal != meta.Ordinal || now.Next != meta.Next || now.Lost != meta.Lost {
-			return s, fmt.Errorf("the log is not what the store was folded from: before offset %d it has owner %d with %d records and %d losses, the store has owner %d with %d and %d",
-				meta.Next, now.Owner.Epoch, now.Ordinal, now.Lost, meta.Owner.Epoch, meta.Ordinal, meta.Lost)
+			return s, fmt.Errorf("the log is not what the store was folded from: before offset %d it has owner %d with %s and %s, the store has owner %d with %d and %d",
+				meta.Next, now.Owner.Epoch, plural.Of(now.Ordinal, "record"), plural.Of(now.Lost, "loss"),
+				meta.Owner.Epoch, meta.Ordinal, meta.Lost)
 		}
 	case materializer.AppendImage, materializer.Preview:
 		if s.Lost > meta.Lost {

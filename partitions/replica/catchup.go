@@ -203,7 +203,7 @@ func (r *Replica) replaceable(ctx context.Context, meta *materializer.Meta, end 
 		return fmt.Errorf("the store of %s has format %d, this program has format %d, and whether the log can replace it is not known: %w",
 			r.o.Image.Address, meta.FoldVersion, materializer.FoldVersion, err)
 	case damage != nil && !mutation.On(mutation.OnlyCopy):
-		return fmt.Errorf("%w: the store of %s has format %d, this program has format %d and would fold the log anew, and %w. Nothing was dropped. "+
+		return fmt.Errorf("%w: the store of %s has format %d, this program has format %d and would fold the log again, and %w. Nothing was dropped. "+
 			"Run the version of millrace whose stores have format %d: it serves from this store where the log is lost only below the store's position, "+
 			"and has `millrace repair --append-image` for a lost end. Or restore the log and use `millrace repair --retry`. "+
 			"`millrace repair --accept-loss` drops the store, with all that the log does not have",

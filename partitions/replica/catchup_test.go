@@ -46,11 +46,12 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	image := &materializer.Image{
+		Log: log, Journal: journal, TopicID: info.ID, Layout: entities.LayoutOf("app", 1),
+		Store: memstore.New(), Address: materializer.Address{Generation: 1}, Rebuilds: make(chan struct{}, 1),
+	}
 	f.Replica = New(Options{
-		Image: &materializer.Image{
-			Log: log, Journal: journal, TopicID: info.ID, Layout: entities.LayoutOf("app", 1),
-			Store: memstore.New(), Address: materializer.Address{Generation: 1}, Rebuilds: make(chan struct{}, 1),
-		},
+		Image: image, Feed: materializer.NewFeeds(1 << 20).Feed(image),
 		ReleaseTimeout: time.Second, Warmed: func() { f.warmed++ },
 		Owner:      func() func(context.Context) (int64, error) { return nil },
 		Background: func(ask func()) { ask() },
@@ -192,7 +193,7 @@ func TestLag(t *testing.T) {
 	if n, ok := f.Lag(true); n != 0 || !ok {
 		t.Errorf("lag %d, %v of an owner", n, ok)
 	}
-	f.move(&Position{Next: 3, End: 5})
+	f.position.Store(&Position{Next: 3, End: 5})
 	if n, ok := f.Lag(true); n != 2 || !ok {
 		t.Errorf("lag %d, %v; want 2", n, ok)
 	}
@@ -210,7 +211,7 @@ func TestFresh(t *testing.T) {
 	f := newFixture(t)
 	clk := clocktest.NewManual(time.Unix(1_700_000_000, 0))
 	f.o.Clock = clk
-	f.move(&Position{Next: 5})
+	f.position.Store(&Position{Next: 5})
 	if f.Fresh(time.Minute) || f.Confirmed() != nil {
 		t.Error("an image is fresh, and no owner is known")
 	}

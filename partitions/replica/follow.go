@@ -16,7 +16,10 @@ var followPause = backoff.Policy{First: 100 * time.Millisecond, Max: 5 * time.Se
 // Follow keeps the image of a partition that another worker owns current, until ctx ends. It calls
 // failed with every error, and tries again after a pause; failed must not block.
 func (r *Replica) Follow(ctx context.Context, failed func(error)) {
-	defer r.move(nil)
+	defer func() {
+		r.position.Store(nil)
+		r.o.Feed.End(materializer.FeedMoved, errNotFollowed)
+	}()
 	for attempt := 1; ; attempt++ {
 		err := r.keepCurrent(ctx, func() { attempt = 0 })
 		if ctx.Err() != nil {
@@ -33,21 +36,38 @@ func (r *Replica) Follow(ctx context.Context, failed func(error)) {
 	}
 }
 
+var errNotFollowed = errors.New("this worker does not follow the partition any more")
+
+// feedReason is why following has ended, for the consumers of the feed.
+func feedReason(ctx context.Context, err error) materializer.FeedReason {
+	switch {
+	case ctx.Err() != nil:
+		return materializer.FeedMoved
+	case materializer.Halts(err):
+		return materializer.FeedHalted
+	default:
+		return materializer.FeedFailed
+	}
+}
+
 // keepCurrent reads the log into the store until an error. What it has read is in the store when
 // ctx ends.
-func (r *Replica) keepCurrent(ctx context.Context, progressed func()) error {
+func (r *Replica) keepCurrent(ctx context.Context, progressed func()) (err error) {
 	at := r.o.Clock.Now() // toEnd reads up to the end as it is from here on
 	end, err := r.toEnd(ctx)
 	if err != nil {
 		return err
 	}
+	tap := r.o.Feed.Open(r.reading.fold, materializer.Following)
+	defer func() { tap.End(feedReason(ctx, err), err) }()
 	for warm := false; ; {
 		now := &Position{Next: r.reading.follower.Position(), End: max(end, r.reading.follower.End())}
 		if now.Next >= now.End {
 			at = r.o.Clock.Now()
 		}
 		now.At = at
-		r.move(now)
+		r.position.Store(now)
+		tap.Publish()
 		if !warm && now.Lag() <= broker.Warm {
 			warm = true
 			r.o.Warmed()
@@ -55,7 +75,10 @@ func (r *Replica) keepCurrent(ctx context.Context, progressed func()) error {
 		progressed()
 		r.reading.following, err = r.reading.follower.Follow(ctx)
 		if errors.Is(err, materializer.ErrLost) {
-			end, err = r.toEnd(ctx) // a repair may have accepted it
+			tap.End(feedReason(ctx, err), err)
+			if end, err = r.toEnd(ctx); err == nil { // a repair has accepted it
+				tap = r.o.Feed.Open(r.reading.fold, materializer.Following)
+			}
 		}
 		if err != nil {
 			return err

@@ -38,6 +38,16 @@ type question struct {
 	asking atomic.Bool
 }
 
+// learn keeps an answer, unless there is one to a later question.
+func (q *question) learn(a *Answer) {
+	for {
+		last := q.answer.Load()
+		if last != nil && last.Asked.After(a.Asked) || q.answer.CompareAndSwap(last, a) {
+			return
+		}
+	}
+}
+
 // ask asks a question, unless it is under way.
 func (r *Replica) ask(q *question, before time.Time, how func(context.Context) (next int64, err error)) {
 	if !q.asking.CompareAndSwap(false, true) {
@@ -49,7 +59,7 @@ func (r *Replica) ask(q *question, before time.Time, how func(context.Context) (
 		defer cancel()
 		asked := r.o.Clock.Now()
 		if next, err := how(ctx); err == nil {
-			q.answer.Store(&Answer{Asked: asked, Next: next, before: before})
+			q.learn(&Answer{Asked: asked, Next: next, before: before})
 		}
 	})
 }
@@ -65,18 +75,32 @@ func (r *Replica) LogEnd() *Answer { return r.logEnd.answer.Load() }
 // answer is older than it seems.
 func (r *Replica) Suspended() { r.confirmed.answer.Store(nil) }
 
-// Reaches waits a moment for the image to be folded up to next.
+// Confirm asks the owner how far the partition is, now. Everything that was committed before the
+// call lies before the answer.
+func (r *Replica) Confirm(ctx context.Context) (next int64, err error) {
+	ask := r.o.Owner()
+	if ask == nil {
+		return 0, entities.PartitionMoved(r.o.Image.Journal.ID, "no owner is known that could say how far it is")
+	}
+	asked := r.o.Clock.Now()
+	if next, err = ask(ctx); err == nil {
+		r.confirmed.learn(&Answer{Asked: asked, Next: next})
+	}
+	return next, err
+}
+
+// Reaches waits a moment for the image to be folded up to next, in whichever role.
 func (r *Replica) Reaches(ctx context.Context, next int64) bool {
-	if at := r.Position(); at != nil && at.Next >= next {
+	if at, ok := r.Folded(); ok && at >= next {
 		return true
 	}
 	over, stop := r.o.Clock.After(readPatience)
 	defer stop()
 	defer r.o.Image.Log.Expedite()()
 	for {
-		moved := r.moves()
-		if at := r.Position(); at == nil || at.Next >= next {
-			return at != nil
+		moved := r.o.Feed.Moved()
+		if at, ok := r.Folded(); !ok || at >= next {
+			return ok
 		}
 		select {
 		case <-moved:

@@ -12,29 +12,30 @@ import (
 	"github.com/millrace-io/millrace/materializer/memstore"
 )
 
-// hurriedLog counts the readers that ask for records without the pause between fetches: all of
+// expeditedLog counts the readers that ask for records without the pause between fetches: all of
 // them, and the present ones.
-type hurriedLog struct {
+type expeditedLog struct {
 	broker.Log
 
 	all, now int
 }
 
-func (l *hurriedLog) Expedite() (end func()) {
+func (l *expeditedLog) Expedite() (end func()) {
 	l.all++
 	l.now++
 	return func() { l.now-- }
 }
 
-// TestReachesIsInAHurry: a log that lets records wait for readers must not let a read wait that
+// TestReachesAsksForNoPause: a log that lets records wait for readers must not let a read wait that
 // waits for an image.
-func TestReachesIsInAHurry(t *testing.T) {
-	log := &hurriedLog{Log: simlog.New(simlog.Options{}).Client("w")}
+func TestReachesAsksForNoPause(t *testing.T) {
+	log := &expeditedLog{Log: simlog.New(simlog.Options{}).Client("w")}
+	image := &materializer.Image{Log: log, Store: memstore.New(), Address: materializer.Address{Generation: 1}}
 	r := New(Options{
-		Image: &materializer.Image{Log: log, Store: memstore.New(), Address: materializer.Address{Generation: 1}},
+		Image: image, Feed: materializer.NewFeeds(1 << 20).Feed(image),
 		Clock: clocktest.NewManual(time.Unix(1_700_000_000, 0)),
 	})
-	r.move(&Position{Next: 5})
+	r.position.Store(&Position{Next: 5})
 	if !r.Reaches(t.Context(), 5) || log.all != 0 {
 		t.Errorf("an image that is there was not enough, or %d read without the pause for it", log.all)
 	}

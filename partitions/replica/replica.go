@@ -3,7 +3,6 @@ package replica
 import (
 	"context"
 	"math"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,12 +13,15 @@ import (
 // Options are the parameters of a Replica.
 type Options struct {
 	Image *materializer.Image
+	// Feed gets what is folded into the image.
+	Feed *materializer.Feed
 	// ReleaseTimeout is how long a hand-over waits for the owner to release the partition.
 	ReleaseTimeout time.Duration
 	// Warmed is called by Follow when the image has come close to the end of the log.
 	Warmed func()
-	// Owner returns a function that asks the owner how far the partition is, nil if no owner is known:
-	// everything that was committed before the question lies before the answer.
+	// Owner returns a function that asks the owner, which may be this worker, how far the partition
+	// is; nil if no owner is known. Everything that was committed before the question lies before
+	// the answer.
 	Owner func() func(context.Context) (next int64, err error)
 	// Background runs a question on a goroutine. The code that made the replica waits for it.
 	Background func(func())
@@ -40,11 +42,9 @@ type Replica struct {
 	// has left it.
 	reading *reading
 
-	// position is how far a followed partition is folded; nil if it is not followed.
+	// position is how far a followed partition is folded; nil if it is not followed. The feed wakes
+	// those who wait for a change.
 	position atomic.Pointer[Position]
-	// moved is closed when position has changed, if a caller waits for that.
-	mu    sync.Mutex
-	moved chan struct{}
 
 	// confirmed asks the owner how far it is, logEnd asks the log for its end.
 	confirmed, logEnd question
@@ -82,24 +82,32 @@ func isStored(view materializer.Partition) bool {
 // Position returns how far the image is. It is nil unless the partition is followed.
 func (r *Replica) Position() *Position { return r.position.Load() }
 
-func (r *Replica) move(to *Position) {
-	r.position.Store(to)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.moved != nil {
-		close(r.moved)
-		r.moved = nil
+// Feed returns what is folded into the image, for its consumers.
+func (r *Replica) Feed() *materializer.Feed { return r.o.Feed }
+
+// Role returns what this worker does with the image.
+func (r *Replica) Role() materializer.Role { return r.o.Feed.Role() }
+
+// Folded returns the offset after what is folded and in the store, in either role. ok is false if
+// this worker neither owns nor follows the partition.
+func (r *Replica) Folded() (next int64, ok bool) {
+	if at := r.Position(); at != nil {
+		return at.Next, true
 	}
+	return r.o.Feed.Position()
 }
 
-// moves returns a channel that is closed when the position has changed.
-func (r *Replica) moves() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.moved == nil {
-		r.moved = make(chan struct{})
+// HeardEnd returns the newest end of the log that this worker knows of: as read with the records,
+// as asked for, or as it has written it as the owner.
+func (r *Replica) HeardEnd() int64 {
+	end, _ := r.Folded()
+	if at := r.Position(); at != nil {
+		end = max(end, at.End)
 	}
-	return r.moved
+	if asked := r.LogEnd(); asked != nil {
+		end = max(end, asked.Next)
+	}
+	return end
 }
 
 // Want sets whether the group wants this worker to follow the partition, and returns whether that

@@ -59,7 +59,7 @@ func (r *Router) leaveToOutbox(d *decision) {
 	if d.outcome.Forward != nil {
 		end++
 	}
-	r.local.Unheld(d.partition, d.done.FirstEffect, end)
+	r.partitions.Unheld(d.partition, d.done.FirstEffect, end)
 }
 
 // forward runs the target of a forward, whose answer is the caller's.
@@ -98,7 +98,7 @@ func forAsker(reply *entities.Reply) *entities.Reply {
 func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source, hops int) (*entities.Reply, error) {
 	// The previous attempt may have ended since the command was looked up.
 	if d.done.Repeated || (d.keeps() && d.done.Shared) {
-		done, err := r.local.Conclude(ctx, d.partition, d.cmd, source.Offset, nil)
+		done, err := r.partitions.Conclude(ctx, d.partition, d.cmd, source.Offset, nil)
 		if err != nil {
 			r.leaveToOutbox(d)
 		}
@@ -115,7 +115,7 @@ func (r *Router) bring(ctx context.Context, d *decision, source *entities.Source
 	if d.keeps() && (e.Definite() || d.retractable(e)) {
 		return r.keep(ctx, d, source.Offset, &entities.Outcome{Reply: reply, Failure: e})
 	}
-	r.local.Delivered(*source, reply, err)
+	r.partitions.Delivered(*source, reply, err)
 	if e != nil && e.Outcome == entities.NotApplied {
 		return nil, d.notYet(e)
 	}
@@ -171,7 +171,7 @@ func (d *decision) notYet(e *entities.Error) error {
 func (r *Router) keep(
 	ctx context.Context, d *decision, forward int64, outcome *entities.Outcome,
 ) (*entities.Reply, error) {
-	done, err := r.local.Conclude(ctx, d.partition, d.cmd, forward, outcome)
+	done, err := r.partitions.Conclude(ctx, d.partition, d.cmd, forward, outcome)
 	if err != nil && outcome.Failure != nil && outcome.Failure.Outcome == entities.NotApplied {
 		return nil, d.notYet(outcome.Failure)
 	}
@@ -248,7 +248,7 @@ func (r *Router) effects(ctx context.Context, d *decision, hops int) error {
 			_, err = r.toTarget(ctx, e.Target, source, hops)
 		}
 		if d.recorded {
-			r.local.Delivered(*source, nil, err)
+			r.partitions.Delivered(*source, nil, err)
 		}
 		d.caused = d.caused || mayHaveTaken(entities.AsError(err))
 		if err := d.sideEffectFailed(e, err); err != nil {
@@ -273,17 +273,17 @@ func (d *decision) sideEffectFailed(e *entities.SideEffect, err error) error {
 	if failure.Reason == entities.FunctionRefused {
 		return nil
 	}
-	if !d.recorded {
-		return &entities.Error{
-			Reason: failure.Reason, Outcome: failure.Outcome, RetryAfter: failure.RetryAfter, Cause: err,
-			Message: fmt.Sprintf("the side effect of an action on %s/%s failed: %s", e.Service, e.Method, failure.Message),
-		}
-	}
 	reason := failure.Reason
 	switch reason { // the function's mistake, not the caller's
 	case entities.InvalidCommand, entities.UnknownMethod, entities.NotSupported, entities.TooLarge:
 		reason = entities.Internal
 	default:
+	}
+	if !d.recorded {
+		return &entities.Error{
+			Reason: reason, Outcome: failure.Outcome, RetryAfter: failure.RetryAfter, Cause: err,
+			Message: fmt.Sprintf("the side effect of an action on %s/%s failed: %s", e.Service, e.Method, failure.Message),
+		}
 	}
 	return &entities.Error{
 		Reason: reason, Outcome: entities.Unknown, RetryAfter: failure.RetryAfter, Cause: err,
@@ -302,7 +302,7 @@ func (r *Router) sendLater(ctx context.Context, t entities.Target, hops int) err
 			maxAsync, t.Service, t.Method)
 	}
 	ctx = context.WithoutCancel(ctx)
-	r.async.Go(func() { // bounded by effectTimeout, Drain waits for it
+	r.async.Go(func() { // bounded by effectTimeout, Wait waits for it
 		defer func() { <-r.slots }()
 		ctx, cancel := context.WithTimeout(ctx, effectTimeout)
 		defer cancel()

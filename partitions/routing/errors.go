@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -19,6 +20,23 @@ func errNotKept(key entities.Key, why error) *entities.Error {
 		Message: fmt.Sprintf("the command on %s took effect, and what its forward was answered could not be kept (%s): "+
 			"send it again under the same command id", key, why),
 	}
+}
+
+// inTime returns the error of a command whose attempts are over. If the caller's context ended
+// while it waited for the owner of its partition, that is the reason, and last says what is known
+// of its effect.
+func inTime(ctx context.Context, last error) error {
+	e := *entities.AsError(last)
+	if ctx.Err() == nil || e.Reason != entities.Moved && e.Reason != entities.LostOutcome {
+		return last
+	}
+	e.Reason, e.RetryAfter, e.Cause = entities.Cancelled, 0, last
+	ending := "the call was cancelled"
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		e.Reason, ending = entities.Deadline, "the deadline passed"
+	}
+	e.Message = ending + " before the owner of the entity answered: " + e.Message
+	return &e
 }
 
 // actionFailed returns the error for the caller of an action; caused: something that the action

@@ -154,7 +154,7 @@ func committed(out *entities.Outcome) entities.Committed {
 
 // fixed are partitions of which each command has one outcome.
 type fixed struct {
-	Local
+	Partitions
 
 	out entities.Committed
 }

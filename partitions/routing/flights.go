@@ -45,7 +45,7 @@ func (f *flights) share(
 				reason = entities.Deadline
 			}
 			return nil, entities.Errorf(reason, entities.Unknown,
-				"the call ended while its forward was under way: %w: send it again under the same command id",
+				"the call ended while its forward was in flight: %w: send it again under the same command id",
 				context.Cause(ctx))
 		}
 		switch {

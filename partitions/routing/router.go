@@ -31,8 +31,8 @@ type Functions interface {
 	Resolve(t entities.Target) (*entities.Command, error)
 }
 
-// Local is the partitions of this worker, by number. Errors are *entities.Error.
-type Local interface {
+// Partitions is the partitions of this worker, by number. Errors are *entities.Error.
+type Partitions interface {
 	// Submit runs a command on its entity and returns the decision, after it is durable. Errors
 	// concern this attempt only.
 	Submit(ctx context.Context, partition int32, cmd *entities.Command) (entities.Committed, error)
@@ -61,12 +61,12 @@ type Local interface {
 // Router takes commands to where they are decided, and carries out what the decision asks for: side
 // effects and forwards, after commit. Safe for concurrent use.
 type Router struct {
-	sender    *sender
-	local     Local
-	functions Functions
+	sender     *sender
+	partitions Partitions
+	functions  Functions
 	// flights are the forwards and effects on their way to their targets.
 	flights flights
-	// async are the goroutines of asynchronous effects; Drain waits for them.
+	// async are the goroutines of asynchronous effects; Wait waits for them.
 	async sync.WaitGroup
 	slots chan struct{}
 	// onEffectError is called for an asynchronous effect that did not succeed; it may be nil.
@@ -74,27 +74,27 @@ type Router struct {
 }
 
 // NewRouter returns a router over the partitions of the worker with this name and, if o.Peers is
-// not nil, those of other workers. It does not call local before the first command. onEffectError
-// is called for a side effect of an action that did not succeed and that no caller waits for; it
-// may be nil.
+// not nil, those of other workers. It does not call partitions before the first command.
+// onEffectError is called for a side effect of an action that did not succeed and that no caller
+// waits for; it may be nil.
 func NewRouter(
-	o Options, worker string, local Local, functions Functions, onEffectError func(entities.Target, error),
+	o Options, worker string, partitions Partitions, functions Functions, onEffectError func(entities.Target, error),
 ) *Router {
 	r := &Router{
-		sender: newSender(o), local: local, functions: functions,
+		sender: newSender(o), partitions: partitions, functions: functions,
 		slots: make(chan struct{}, maxAsync), onEffectError: onEffectError,
 	}
-	r.sender.worker, r.sender.local = worker, r.onPartition
+	r.sender.worker, r.sender.here = worker, r.onPartition
 	return r
 }
 
 // Counts returns how commands reached their owners.
 func (r *Router) Counts() Counts { return r.sender.counts() }
 
-// Drain waits for the asynchronous effects that are under way, and for what Background runs.
-func (r *Router) Drain() { r.async.Wait() }
+// Wait waits for the asynchronous effects that are under way, and for what Background runs.
+func (r *Router) Wait() { r.async.Wait() }
 
-// Background runs f on a goroutine. Drain waits for it, so f must end soon.
+// Background runs f on a goroutine. Wait waits for it, so f must end soon.
 func (r *Router) Background(f func()) { r.async.Go(f) }
 
 // Dispatch runs one command and returns the caller's answer. Errors are *entities.Error; their
@@ -149,7 +149,7 @@ func (r *Router) DispatchHere(ctx context.Context, cmd *entities.Command, hops i
 func (r *Router) onPartition(
 	ctx context.Context, partition int32, cmd *entities.Command, hops int,
 ) (_ *entities.Reply, decided bool, _ error) {
-	done, err := r.local.Submit(ctx, partition, cmd)
+	done, err := r.partitions.Submit(ctx, partition, cmd)
 	if err != nil {
 		return nil, false, err
 	}
@@ -168,7 +168,7 @@ func (r *Router) onPartition(
 func (r *Router) read(
 	ctx context.Context, partition int32, cmd *entities.Command,
 ) (_ *entities.Reply, served bool, _ error) {
-	read, served, err := r.local.Read(ctx, partition, cmd)
+	read, served, err := r.partitions.Read(ctx, partition, cmd)
 	if err != nil || !served {
 		return nil, served, err
 	}
@@ -196,7 +196,7 @@ func (r *Router) Position(ctx context.Context, partition int32) (int64, error) {
 		return 0, entities.Errorf(entities.InvalidCommand, entities.NotApplied,
 			"there is no partition %d: the journal has %d", partition, layout.Partitions)
 	}
-	return r.local.Position(ctx, partition)
+	return r.partitions.Position(ctx, partition)
 }
 
 // OwnerPosition returns a function that asks the owner of a partition for its Position; nil if
@@ -230,7 +230,7 @@ func (r *Router) toTarget(
 ) (*entities.Reply, error) {
 	if hops >= maxHops {
 		return nil, entities.Errorf(entities.FunctionFailed, entities.Unknown,
-			"more than %d commands in one chain of forwards and effects, the last to %s/%s: does it come back to itself?",
+			"more than %d commands in one chain of forwards and effects, the last to %s/%s: is it a loop?",
 			maxHops, t.Service, t.Method)
 	}
 	cmd, err := r.functions.Resolve(t)

@@ -1,9 +1,12 @@
 package routing
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
@@ -67,6 +70,38 @@ func TestAFailedEffectLeavesTheRest(t *testing.T) {
 	}
 }
 
+// TestAnEffectThatCannotBeSentIsTheFunctionsMistake: the caller has not made the effect, so the
+// code is INTERNAL, whatever is wrong with the effect. An effect that fails for another reason has
+// that.
+func TestAnEffectThatCannotBeSentIsTheFunctionsMistake(t *testing.T) {
+	effects := []entities.SideEffect{{Target: target("b", "bad"), Synchronous: true}}
+	for _, tc := range []struct{ target, want entities.Reason }{
+		{entities.InvalidCommand, entities.Internal},
+		{entities.UnknownMethod, entities.Internal},
+		{entities.NotSupported, entities.Internal},
+		{entities.TooLarge, entities.Internal},
+		{entities.Unavailable, entities.Unavailable},
+		{entities.Overloaded, entities.Overloaded},
+	} {
+		p := &partitions{decide: func(cmd *entities.Command) (entities.Committed, error) {
+			if string(cmd.Payload.Value) == "bad" {
+				return entities.Committed{}, entities.Errorf(tc.target, entities.NotApplied, "bad")
+			}
+			return entities.Committed{Outcome: &entities.Outcome{Effects: effects}, Next: 3, FirstEffect: 1, Forward: -1}, nil
+		}}
+		_, err := routerOf(ownedBy(1), nil, p).Dispatch(t.Context(), command("a", "ask"))
+		if e := entities.AsError(err); e == nil || e.Reason != tc.want || e.Outcome != entities.Unknown {
+			t.Errorf("the effect of an entity fails with %d: %v", tc.target, err)
+		}
+		acts := functions{act: func() (*entities.Outcome, error) { return &entities.Outcome{Effects: effects}, nil }}
+		action := &entities.Command{Service: "test.Acts", Method: "Do"}
+		_, err = NewRouter(options(ownedBy(1), nil), "w0", p, acts, nil).Dispatch(t.Context(), action)
+		if e := entities.AsError(err); e == nil || e.Reason != tc.want || e.Outcome != entities.NotApplied {
+			t.Errorf("the effect of an action fails with %d: %v", tc.target, err)
+		}
+	}
+}
+
 // TestASharedForwardIsLeft: a caller that shares its decision with another one cannot ask for the
 // answer to the forward, because it leaves before. The outbox brings the forward to its target.
 func TestASharedForwardIsLeft(t *testing.T) {
@@ -118,7 +153,7 @@ func TestCommandsWaitForAnOwner(t *testing.T) {
 		refreshed := 0
 		table.RefreshBy(func() { refreshed++ })
 		w := &workers{}
-		f := NewForwarder(options(table, w))
+		f := NewRemoteRouter(options(table, w))
 		ended := make(chan error, 1)
 		go func() { // received below
 			_, err := f.Dispatch(t.Context(), command("a", "add x"))
@@ -132,7 +167,7 @@ func TestCommandsWaitForAnOwner(t *testing.T) {
 		if err := <-ended; err != nil || len(w.calls) != 1 {
 			t.Errorf("with an owner: %v, calls %q", err, w.calls)
 		}
-		if n := f.Counts(); n != (Counts{Forwarded: 1, Retried: 1}) {
+		if n := f.Counts(); n != (Counts{SentOn: 1, Retried: 1}) {
 			t.Errorf("counted %+v", n)
 		}
 	})
@@ -147,11 +182,59 @@ func TestImpatience(t *testing.T) {
 	} {
 		o := options(NewTable(), &workers{})
 		change(&o)
-		_, err := NewForwarder(o).Dispatch(t.Context(), command("a", "add x"))
+		_, err := NewRemoteRouter(o).Dispatch(t.Context(), command("a", "add x"))
 		if e := entities.AsError(err); e == nil || e.Reason != entities.Moved || e.Outcome != entities.NotApplied {
 			t.Errorf("%s: %v; want that the partition has no owner", what, err)
 		}
 	}
+}
+
+// TestADeadlineEndsTheWaitForAnOwner: at the owner, which has not begun with the partition yet, at
+// another worker and at a gateway; what an earlier attempt leaves open stays open.
+func TestADeadlineEndsTheWaitForAnOwner(t *testing.T) {
+	moved := entities.PartitionMoved(0, "it is not owned here")
+	lost := entities.OutcomeLost(0, "the connection broke")
+	here := func(*entities.Command) (entities.Committed, error) { return entities.Committed{}, moved }
+	for what, c := range map[string]struct {
+		id      string
+		outcome entities.OutcomeClass
+		door    func() dispatcher
+	}{
+		"owner": {outcome: entities.NotApplied, door: func() dispatcher {
+			return routerOf(ownedBy(1), &workers{}, &partitions{decide: here})
+		}},
+		"other worker, the owner moves": {outcome: entities.NotApplied, door: func() dispatcher {
+			return NewRouter(options(ownedBy(2), &workers{err: moved}), "w1", &partitions{}, functions{}, nil)
+		}},
+		"other worker, no owner": {outcome: entities.NotApplied, door: func() dispatcher {
+			return NewRouter(options(NewTable(), &workers{}), "w1", &partitions{}, functions{}, nil)
+		}},
+		"gateway, no owner": {outcome: entities.NotApplied, door: func() dispatcher {
+			return NewRemoteRouter(options(NewTable(), &workers{}))
+		}},
+		"gateway, earlier attempts may exist": {id: "X", outcome: entities.Unknown, door: func() dispatcher {
+			return NewRemoteRouter(options(NewTable(), &workers{}))
+		}},
+		"gateway, an answer was lost": {outcome: entities.Unknown, door: func() dispatcher {
+			return NewRemoteRouter(options(ownedBy(1), &workers{err: lost}))
+		}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			_, err := c.door().Dispatch(ctx, withID(command("a", "add x"), c.id))
+			e := entities.AsError(err)
+			if e == nil || e.Reason != entities.Deadline || e.Outcome != c.outcome || e.RetryAfter != 0 ||
+				!strings.HasPrefix(e.Message, "the deadline passed before the owner of the entity answered: ") {
+				t.Errorf("%s: %v; want that the deadline passed, %s", what, err, c.outcome)
+			}
+		})
+	}
+}
+
+// dispatcher is a Router or a RemoteRouter.
+type dispatcher interface {
+	Dispatch(ctx context.Context, cmd *entities.Command) (*entities.Reply, error)
 }
 
 // TestPositions: only of partitions that are there; another worker's is asked of its owner.
@@ -174,9 +257,9 @@ func TestPositions(t *testing.T) {
 	}
 }
 
-// TestASlowEffectIsDrained: Drain waits for an effect of an action that no caller waits for, and
+// TestASlowEffectIsWaitedFor: Wait waits for an effect of an action that no caller waits for, and
 // its error is reported.
-func TestASlowEffectIsDrained(t *testing.T) {
+func TestASlowEffectIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		p := &partitions{decide: func(*entities.Command) (entities.Committed, error) {
@@ -194,7 +277,7 @@ func TestASlowEffectIsDrained(t *testing.T) {
 			t.Fatalf("the action answered %v, %v", reply, err)
 		}
 		close(gate)
-		r.Drain()
+		r.Wait()
 		if !slices.Equal(told, []string{"b: down"}) {
 			t.Errorf("told %q, want what the effect was answered", told)
 		}
@@ -206,7 +289,7 @@ func TestASlowEffectIsDrained(t *testing.T) {
 func TestDispatchAllocates(t *testing.T) {
 	out := committed(answers("x"))
 	r := routerOf(ownedBy(1), nil, &partitions{})
-	r.local = fixed{r.local, out}
+	r.partitions = fixed{r.partitions, out}
 	cmd, ctx := command("a", "add x"), t.Context()
 	if n := testing.AllocsPerRun(1000, func() { _, _ = r.Dispatch(ctx, cmd) }); n > 5 {
 		t.Errorf("%v allocations, want at most 5", n)

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-io/millrace/internal/backoff"
 	"github.com/millrace-io/millrace/internal/clock"
 	"github.com/millrace-io/millrace/internal/mutation"
+	"github.com/millrace-io/millrace/internal/plural"
 	"github.com/millrace-io/millrace/internal/tracing"
 )
 
@@ -23,15 +24,15 @@ type Peers interface {
 	Dispatch(ctx context.Context, address string, cmd *entities.Command, hops int) (*entities.Reply, error)
 	// DispatchStream runs a streamed action on the worker at address.
 	DispatchStream(ctx context.Context, address string, s *entities.Stream) error
-	// Position asks the worker at address, which owns the partition, for its Local.Position.
+	// Position asks the worker at address, which owns the partition, for its Partitions.Position.
 	Position(ctx context.Context, address string, partition int32) (int64, error)
 }
 
-// Options are the parameters of both a Router and a Forwarder.
+// Options are the parameters of both a Router and a RemoteRouter.
 type Options struct {
 	// Layout is that of the journal.
 	Layout entities.Layout
-	// Table is the routing table. NewRouter and NewForwarder make it expect Layout.
+	// Table is the routing table. NewRouter and NewRemoteRouter make it expect Layout.
 	Table *Table
 	// Peers is nil if there are no other workers.
 	Peers Peers
@@ -49,9 +50,9 @@ type Options struct {
 
 // Counts are numbers of commands, by how they reached their owners.
 type Counts struct {
-	// Forwarded were sent to another worker, Retried are attempts after one that had not reached the
+	// SentOn were sent to another worker, Retried are attempts after one that had not reached the
 	// owner.
-	Forwarded, Retried uint64
+	SentOn, Retried uint64
 }
 
 // retryPause is the pause before a command is tried again whose partition had no owner; a new table
@@ -65,11 +66,11 @@ var retryPause = backoff.Policy{First: 10 * time.Millisecond, Max: 500 * time.Mi
 type sender struct {
 	Options
 
-	// worker is the name of this process in the table, and local runs a command on a partition of it;
+	// worker is the name of this process in the table, and here runs a command on a partition of it;
 	// empty and nil for a gateway. decided: the command has its outcome, and the error does not
 	// concern it.
 	worker string
-	local  func(
+	here   func(
 		ctx context.Context, partition int32, cmd *entities.Command, hops int,
 	) (reply *entities.Reply, decided bool, err error)
 	// waiting counts, for each partition, the commands that wait for its owner.
@@ -78,7 +79,7 @@ type sender struct {
 	prefix string
 	ids    atomic.Uint64
 
-	forwarded, retried atomic.Uint64
+	sentOn, retried atomic.Uint64
 }
 
 func newSender(o Options) *sender {
@@ -93,7 +94,7 @@ func newSender(o Options) *sender {
 }
 
 func (s *sender) counts() Counts {
-	return Counts{Forwarded: s.forwarded.Load(), Retried: s.retried.Load()}
+	return Counts{SentOn: s.sentOn.Load(), Retried: s.retried.Load()}
 }
 
 // partition returns the number of a command's partition.
@@ -110,9 +111,9 @@ func (s *sender) accepts(cmd *entities.Command) error {
 	for _, p := range cmd.After {
 		if !s.Layout.Has(p.Partition) || p.Next < 0 {
 			return entities.Errorf(entities.InvalidCommand, entities.NotApplied,
-				"the token names offset %d of partition %d, and the journal has %d partitions: "+
+				"the token names offset %d of partition %d, and the journal has %s: "+
 					"send the token of an earlier answer of this app",
-				p.Next, p.Partition, s.Layout.Partitions)
+				p.Next, p.Partition, plural.Of(s.Layout.Partitions, "partition"))
 		}
 	}
 	return nil
@@ -140,7 +141,7 @@ func (s *sender) toOwner(ctx context.Context, cmd *entities.Command, hops int) (
 		until, began time.Time
 	)
 	for attempt := 1; ; attempt++ {
-		table, changed := s.Table.Look()
+		table, changed := s.Table.Watch()
 		owner, owned := table.Owner(partition)
 		var (
 			reply   *entities.Reply
@@ -148,8 +149,8 @@ func (s *sender) toOwner(ctx context.Context, cmd *entities.Command, hops int) (
 			err     error
 		)
 		switch {
-		case s.local != nil && (s.Peers == nil || owner.Name == s.worker || cmd.Timer != nil):
-			reply, decided, err = s.local(ctx, partition, cmd, hops)
+		case s.here != nil && (s.Peers == nil || owner.Name == s.worker || cmd.Timer != nil):
+			reply, decided, err = s.here(ctx, partition, cmd, hops)
 		case !owned:
 			err = entities.PartitionMoved(partition, s.Table.unowned())
 		default:
@@ -157,7 +158,7 @@ func (s *sender) toOwner(ctx context.Context, cmd *entities.Command, hops int) (
 				began = s.Clock.Now()
 			}
 			cmd = s.withID(cmd)
-			s.forwarded.Add(1)
+			s.sentOn.Add(1)
 			if reply, err = s.toWorker(ctx, owner, cmd, hops); err == nil {
 				reply.Owner = owner.Public
 			}
@@ -169,15 +170,15 @@ func (s *sender) toOwner(ctx context.Context, cmd *entities.Command, hops int) (
 		if e.Outcome == entities.Unknown {
 			unknown = err
 		}
-		if decided || !s.mayRetry(cmd, e, began) || ctx.Err() != nil {
-			return nil, Mixed(table, resolveOutcome(unknown, e))
+		if decided || !s.mayRetry(cmd, e, began) {
+			return nil, Mixed(table, inTime(ctx, resolveOutcome(unknown, e)))
 		}
 		if until.IsZero() {
 			until = s.Clock.Now().Add(s.Patience)
 		}
-		s.Table.stale()
+		s.Table.askNewer()
 		if !s.pause(ctx, changed, partition, attempt, until) {
-			return nil, resolveOutcome(unknown, e)
+			return nil, inTime(ctx, resolveOutcome(unknown, e))
 		}
 		s.retried.Add(1)
 	}
@@ -248,7 +249,7 @@ func (s *sender) pause(
 	ctx context.Context, changed <-chan struct{}, partition int32, attempt int, until time.Time,
 ) bool {
 	defer s.waiting[partition].Add(-1)
-	if s.waiting[partition].Add(1) > int64(s.MaxWaiting) || !s.Clock.Now().Before(until) {
+	if s.waiting[partition].Add(1) > int64(s.MaxWaiting) || !s.Clock.Now().Before(until) || ctx.Err() != nil {
 		return false
 	}
 	over, stop := s.Clock.After(retryPause.PauseBy(attempt, s.Random()))

@@ -40,8 +40,8 @@ func NewTable() *Table {
 // the owner. ask must not block, and is set before the first command.
 func (t *Table) RefreshBy(ask func()) { t.refresh = ask }
 
-// stale asks for a newer table.
-func (t *Table) stale() {
+// askNewer asks for a newer table.
+func (t *Table) askNewer() {
 	if t.refresh != nil {
 		t.refresh()
 	}
@@ -93,8 +93,8 @@ func (t *Table) unowned() string {
 // Current returns the present table, nil before the first.
 func (t *Table) Current() *broker.Table { return t.present.Load().table }
 
-// Look returns the present table, and a channel that is closed when there is another one.
-func (t *Table) Look() (*broker.Table, <-chan struct{}) {
+// Watch returns the present table, and a channel that is closed when there is another one.
+func (t *Table) Watch() (*broker.Table, <-chan struct{}) {
 	h := t.present.Load()
 	return h.table, h.changed
 }

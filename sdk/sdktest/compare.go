@@ -139,7 +139,8 @@ func sortedKeys(m reflect.Value) []reflect.Value {
 
 func (c *comparison) compareLists(path string, live, rebuilt reflect.Value) string {
 	if live.Len() != rebuilt.Len() {
-		return fmt.Sprintf("%s has %d elements in memory, but after rebuilding %d", path, live.Len(), rebuilt.Len())
+		return fmt.Sprintf("the number of elements of %s is %d in memory, but %d after rebuilding", path, live.Len(),
+			rebuilt.Len())
 	}
 	for i := range live.Len() {
 		if d := c.compare(fmt.Sprintf("%s[%d]", path, i), live.Index(i), rebuilt.Index(i)); d != "" {

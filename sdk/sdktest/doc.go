@@ -23,7 +23,7 @@
 // Its clock moves only when the test advances it, and timers fire by it:
 //
 //	w.Advance(24 * time.Hour)
-//	w.Settle()
+//	w.AwaitQuiet()
 //
 // A Scenario belongs to the goroutine of its test, starts no other, and ends the test at the first
 // difference. A worker owns its goroutines, which end with the test.

@@ -75,7 +75,7 @@ func TestWorkerTellsOfRefusals(t *testing.T) {
 			if _, err := asks.Ask(t.Context(), &scriptv1.AskRequest{Id: "a", Other: "j", Refusal: refusal}); err != nil {
 				t.Fatal(err)
 			}
-			w.Settle()
+			w.AwaitQuiet()
 			res, err := asks.Ask(t.Context(), &scriptv1.AskRequest{Id: "a"})
 			if err != nil || res.GetText() != want {
 				t.Errorf("the entity that asked has %q, %v; want %q", res.GetText(), err, want)

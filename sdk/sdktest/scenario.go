@@ -102,7 +102,7 @@ func (s *Scenario) When(method string, in ...proto.Message) *Scenario {
 	s.t.Helper()
 	m := s.find(method)
 	if !m.IsStreamingClient() && len(in) != 1 {
-		s.t.Fatalf("When %s: %d messages given, the method takes 1", m.Name(), len(in))
+		s.t.Fatalf("When %s: the method takes 1 message, %d given", m.Name(), len(in))
 	}
 	requests := make([]sdk.Payload, 0, len(in))
 	for _, message := range in {

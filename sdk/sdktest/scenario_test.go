@@ -202,7 +202,7 @@ func TestMistakesInAFunctionAreFound(t *testing.T) {
 				calls++
 				n.times = make([]time.Time, calls)
 			}),
-			[]string{"note.times has 1 elements in memory, but after rebuilding 2"},
+			[]string{"the number of elements of sdktest_test.note.times is 1 in memory, but 2 after rebuilding"},
 		},
 		"On changes its event": {
 			journal(emitAll, func(n *note, e *scriptv1.Appended) {
@@ -338,7 +338,7 @@ func TestDifferencesAreTold(t *testing.T) {
 			cell(ft).Given(&scriptv1.Stored{}).ThenState(&scriptv1.Stored{Text: "A"})
 		},
 		"When /script.v1.JournalService/Run: not a method of value service":           func(ft sdktest.T) { cell(ft).When(runJournal, emit()) },
-		"When Run: 2 messages given, the method takes 1":                              func(ft sdktest.T) { cell(ft).When(runCell, emit(), emit()) },
+		"When Run: the method takes 1 message, 2 given":                               func(ft sdktest.T) { cell(ft).When(runCell, emit(), emit()) },
 		"When Run: a script.v1.Stored given, the method takes a script.v1.RunRequest": func(ft sdktest.T) { cell(ft).When(runCell, &scriptv1.Stored{}) },
 		"a message of the test is nil":                                                func(ft sdktest.T) { cell(ft).When(runCell, (*scriptv1.RunRequest)(nil)) },
 		"encode a script.v1.RunRequest of the test":                                   func(ft sdktest.T) { cell(ft).When(runCell, &scriptv1.RunRequest{Id: "\xff"}) },

@@ -99,7 +99,7 @@ func (c clock) run(texts ...string) string {
 func (c clock) pass(d time.Duration, want string) {
 	c.t.Helper()
 	c.Advance(d)
-	c.Settle()
+	c.AwaitQuiet()
 	if got := c.run(); got != want {
 		c.t.Fatalf("the journal has %q, want %q", got, want)
 	}
@@ -118,7 +118,7 @@ func TestWorkerFiresRecurringTimers(t *testing.T) {
 }
 
 // A timer for another entity fails the command that sets it, and nothing of it counts.
-func TestWorkerTellsOfAStrayTimer(t *testing.T) {
+func TestWorkerTellsOfStrayTimers(t *testing.T) {
 	w := startClock(t)
 	_, err := w.journals.Run(t.Context(), &scriptv1.RunRequest{Id: "a", Steps: emit("stray A").GetSteps()})
 	if status.Code(err) != codes.Unknown {
@@ -156,7 +156,7 @@ func TestWorkerFiresTimersOfCompositeKeys(t *testing.T) {
 		}
 		w.Advance(time.Hour)
 		in.Text = ""
-		w.Settle()
+		w.AwaitQuiet()
 		if got, err := composites.Run(t.Context(), in); err != nil || got.GetText() != want {
 			t.Errorf("fired for %q, %v, want %q", got.GetText(), err, want)
 		}

@@ -108,15 +108,15 @@ func (w *RunningWorker) Address() string { return w.node.PublicAddress() }
 // Now returns the time of the entities, as cmd.Time returns it.
 func (w *RunningWorker) Now() time.Time { return w.clock.Now() }
 
-// Advance moves the clock of the entities forward. Timers that are due by then fire; Settle waits
-// for them.
+// Advance moves the clock of the entities forward. Timers that are due by then fire; AwaitQuiet
+// waits for them.
 func (w *RunningWorker) Advance(d time.Duration) { w.clock.Advance(d) }
 
-// Settle returns when the side effects of all calls that were answered before have been carried
+// AwaitQuiet returns when the side effects of all calls that were answered before have been carried
 // out, and theirs too, and when the timers that are due have fired.
-func (w *RunningWorker) Settle() {
+func (w *RunningWorker) AwaitQuiet() {
 	w.t.Helper()
-	if err := w.node.Settle(w.t.Context()); err != nil {
-		w.t.Fatalf("sdktest: the effects are still under way: %v", err)
+	if err := w.node.AwaitQuiet(w.t.Context()); err != nil {
+		w.t.Fatalf("sdktest: the effects are still in flight: %v", err)
 	}
 }

@@ -84,7 +84,7 @@ func TestWorkerFiresTimers(t *testing.T) {
 	}
 	shows := func(want string) {
 		t.Helper()
-		w.Settle()
+		w.AwaitQuiet()
 		got, err := cells.Run(t.Context(), &scriptv1.RunRequest{Id: "a"})
 		if err != nil || got.GetText() != want {
 			t.Fatalf("the cell has %q, %v; want %q", got.GetText(), err, want)
@@ -124,7 +124,7 @@ func TestWorkerCarriesEffectsOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		if text == "async" {
-			w.Settle()
+			w.AwaitQuiet()
 		}
 		got, err := cells.Run(t.Context(), &scriptv1.RunRequest{Id: "a"})
 		if err != nil {

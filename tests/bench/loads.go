@@ -154,15 +154,23 @@ func spread(n int) key {
 
 func dialAll(address string) []counterv1.CounterServiceClient {
 	clients := make([]counterv1.CounterServiceClient, connections)
-	for i := range clients {
+	for i, conn := range connect(address) {
+		clients[i] = counterv1.NewCounterServiceClient(conn)
+	}
+	return clients
+}
+
+func connect(address string) []*grpc.ClientConn {
+	conns := make([]*grpc.ClientConn, connections)
+	for i := range conns {
 		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithNoProxy())
 		if err != nil {
 			panic(err)
 		}
-		clients[i] = counterv1.NewCounterServiceClient(conn)
+		conns[i] = conn
 	}
-	return clients
+	return conns
 }
 
 func increments(address string, id key) call {

@@ -46,7 +46,7 @@ func main() {
 	flag.DurationVar(&o.length, "length", time.Second, "length of a round")
 	flag.StringVar(&o.only, "only", "", "only loads whose name contains one of these words, comma separated")
 	flag.StringVar(&o.parts, "parts", "load,size,cluster",
-		"parts to run: load; size (flatness, memory and rebuild with a million entities); cluster (three workers against one, forwarded against local); parked (effects beside 4 096 parked ones and a dead target)")
+		"parts to run: load; size (flatness, memory and rebuild with a million entities); cluster (three workers against one, forwarded against local); parked (effects beside 4 096 parked ones and a dead target); queries (of a view, against the echo; commands with projections against without); commands (the command line with a million entities)")
 	flag.StringVar(&o.brokers, "brokers", "",
 		"also measure on Kafka at these brokers; without them only part cluster does, on one that it starts (Java 17)")
 	flag.StringVar(&o.json, "json", "", "also write the figures to this file, as JSON")
@@ -90,7 +90,14 @@ func run(ctx context.Context, o options) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"load", b.loadOrCompare}, {"size", b.size}, {"cluster", b.cluster}, {"parked", b.parked}} {
+	}{
+		{"load", b.loadOrCompare},
+		{"size", b.sizeOrCompare},
+		{"cluster", b.cluster},
+		{"parked", b.parked},
+		{"queries", b.queries},
+		{"commands", b.commands},
+	} {
 		if slices.Contains(parts, part.name) {
 			if err := part.run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)
@@ -131,27 +138,36 @@ func (b *bench) load(ctx context.Context) error {
 		return err
 	}
 	for _, clients := range b.clients {
-		measured := map[string][]round{}
-		for r := range b.rounds {
-			for _, l := range loads {
-				if l.most > 0 && clients > l.most {
-					continue
-				}
-				result, err := drive(ctx, clients, nil, b.warm, b.length, []*process{l.server}, l.do)
-				if err != nil {
-					return fmt.Errorf("%s with %d callers: %w", l.name, clients, err)
-				}
-				measured[l.name] = append(measured[l.name], result)
-				progressf("callers %d, round %d, %s: %.0f/s", clients, r+1, l.name, result.rate())
-			}
+		if err := b.inRounds(ctx, clients, loads, "echo"); err != nil {
+			return err
 		}
-		for _, l := range loads {
-			if rounds := measured[l.name]; len(rounds) > 0 {
-				b.figures.add(l.name, clients, rounds, measured["echo"])
-			}
-		}
-		b.figures.table(clients, func(f *figure) bool { return measured[f.Name] != nil })
 	}
+	return nil
+}
+
+// inRounds measures loads with one number of callers, in turns, and prints their table. echo names
+// the one that the others are compared with.
+func (b *bench) inRounds(ctx context.Context, clients int, loads []load, echo string) error {
+	measured := map[string][]round{}
+	for r := range b.rounds {
+		for _, l := range loads {
+			if l.most > 0 && clients > l.most {
+				continue
+			}
+			result, err := drive(ctx, clients, nil, b.warm, b.length, []*process{l.server}, l.do)
+			if err != nil {
+				return fmt.Errorf("%s with %d callers: %w", l.name, clients, err)
+			}
+			measured[l.name] = append(measured[l.name], result)
+			progressf("callers %d, round %d, %s: %.0f/s", clients, r+1, l.name, result.rate())
+		}
+	}
+	for _, l := range loads {
+		if rounds := measured[l.name]; len(rounds) > 0 {
+			b.figures.add(l.name, clients, rounds, measured[echo])
+		}
+	}
+	b.figures.table(clients, func(f *figure) bool { return measured[f.Name] != nil })
 	return nil
 }
 

@@ -150,7 +150,7 @@ func (r *relay) measure(ctx context.Context, warm, length time.Duration) error {
 		began, before := time.Now(), r.delivered.Load()
 		for time.Since(began) < length && err == nil && failed.Load() == nil {
 			time.Sleep(5 * time.Millisecond)
-			err = r.look(ctx)
+			err = r.poll(ctx)
 		}
 		return r.delivered.Load() - before, time.Since(began), err
 	}
@@ -168,7 +168,7 @@ func (r *relay) measure(ctx context.Context, warm, length time.Duration) error {
 	}
 	for err == nil && r.delivered.Load() < r.sent.Load() {
 		time.Sleep(5 * time.Millisecond)
-		err = r.look(ctx)
+		err = r.poll(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("%d of %d effects arrived: %w", r.delivered.Load(), r.sent.Load(), err)
@@ -176,8 +176,8 @@ func (r *relay) measure(ctx context.Context, warm, length time.Duration) error {
 	return nil
 }
 
-// look asks how many effects have arrived.
-func (r *relay) look(ctx context.Context) error {
+// poll asks how many effects have arrived.
+func (r *relay) poll(ctx context.Context) error {
 	c, err := r.counters[0].Get(ctx, &counterv1.GetRequest{CounterId: "delivered"})
 	r.delivered.Store(max(r.delivered.Load(), c.GetValue()))
 	return err

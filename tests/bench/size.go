@@ -15,6 +15,8 @@ const (
 	manyEntities = 1_000_000
 	sizeClients  = 64
 	fillClients  = 256
+	// fillRound is long enough that some calls end in each, also while the disk is busy.
+	fillRound = 5 * time.Second
 )
 
 // size measures throughput with few and with many entities, the memory of passive entities, and how
@@ -89,7 +91,7 @@ func (b *bench) filled(ctx context.Context, name string, entities int) (*process
 	fill := increments(server.address,
 		func(int, int) string { return "c" + strconv.FormatInt(next.Add(1)%int64(entities), 10) })
 	for next.Load() < int64(entities) {
-		if _, err := drive(ctx, fillClients, nil, 0, time.Second, []*process{server}, fill); err != nil {
+		if _, err := drive(ctx, fillClients, nil, 0, fillRound, []*process{server}, fill); err != nil {
 			server.stop()
 			return nil, err
 		}

@@ -182,7 +182,7 @@ func (s *subject) checkContext(t *testing.T, c *cloudstate.Command) {
 		return
 	}
 	equal(t, "context", got, &cloudstate.CommandContext{
-		TimeUnixNanos: got.GetTimeUnixNanos(), Timers: true, Refusals: true,
+		TimeUnixNanos: got.GetTimeUnixNanos(), TimeoutNanos: got.GetTimeoutNanos(), Timers: true, Refusals: true,
 	})
 	c.Context = nil
 }

@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -205,6 +207,49 @@ func TestDeadlinesLetCallersGo(t *testing.T) {
 	t.Logf("of %d commands whose callers left, %d were decided later", 2*len(places)*len(doors), decided)
 	if decided == 0 {
 		t.Error("no command of a caller that left was decided")
+	}
+}
+
+// TestDeadlinesEndTheWaitForAnOwner: callers at a gateway whose only worker was killed are answered
+// at their deadline, and told that nothing was applied. Then the gateway, whose terminal is closed,
+// ends in order.
+func TestDeadlinesEndTheWaitForAnOwner(t *testing.T) {
+	broker := kafkaserver.Start(t, kafkaserver.Options{}).Addr()
+	function := harness.StartRemote(t, harness.Counter)
+	app := []string{"--app", "counters", "--brokers", broker}
+	worker := harness.Start(t, harness.Options{Command: "run", Args: append(app, "--function", function.Address())})
+	gateway := harness.Start(t, harness.Options{Command: "gateway", Args: app})
+	kit.AwaitWithin(t, time.Minute, "the gateway to reach the worker", func() bool {
+		status, _, _ := doors[3].increment(t, gateway.Public(), "warm", false)
+		return status == http.StatusOK
+	})
+	worker.Kill(t)
+	for _, d := range doors {
+		native := d.name == "gRPC" // its client ends the call and gets no outcome
+		if denied := d.isLetGo(t, "gateway", gateway.Public(), d.name); !denied && !native {
+			t.Errorf("%s: the caller is not told that nothing was applied", d.name)
+		}
+	}
+	gateway.Signal(t, syscall.SIGHUP)
+	if code := gateway.AwaitExit(t); code != 0 || !strings.Contains(gateway.Output(t), "shutting down (hangup)") {
+		t.Errorf("exit code %d\n%s", code, gateway.Output(t))
+	}
+}
+
+// TestDeadlinesEndTheWaitForAFunction: callers of a worker that has not found its function yet.
+func TestDeadlinesEndTheWaitForAFunction(t *testing.T) {
+	worker := harness.Launch(t, harness.Options{Command: "run", Args: []string{"--function", kit.FreeAddress(t)}})
+	kit.Await(t, "the worker to listen", func() bool {
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", worker.Public())
+		if err == nil {
+			err = conn.Close()
+		}
+		return err == nil
+	})
+	for _, d := range doors {
+		if denied := d.isLetGo(t, "worker", worker.Public(), d.name); !denied && d.name != "gRPC" {
+			t.Errorf("%s: the caller is not told that nothing was applied", d.name)
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ func TestTwoServicesAreNotOneApp(t *testing.T) {
 	if code := second.AwaitExit(t); code != exitError {
 		t.Errorf("the second service ended with %d, want %d", code, exitError)
 	}
-	contains(t, second.Output(t), "has taken nothing", "This worker serves: shop.v1.CartService (event sourced cart)", "Worker first serves: counter.v1.CounterService", "--app")
+	contains(t, second.Output(t), "owns nothing", "This worker serves: shop.v1.CartService (event sourced cart)", "Worker first serves: counter.v1.CounterService", "--app")
 	nameless := harness.Launch(t,
 		harness.Options{Program: harness.ShoppingCart, Command: "run", Args: []string{"--brokers", broker.Addr()}})
 	if code := nameless.AwaitExit(t); code == 0 {

@@ -12,3 +12,6 @@ const (
 	pauseSignal  = syscall.SIGSTOP
 	resumeSignal = syscall.SIGCONT
 )
+
+// IsPaused is known on Linux only.
+func (p *Process) IsPaused() bool { return true }

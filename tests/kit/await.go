@@ -9,8 +9,8 @@ const (
 	// Patience is how long a test waits for what must happen, on a busy machine with the race
 	// detector.
 	Patience = 30 * time.Second
-	// lookPause is the pause between two checks of a condition that can only be polled.
-	lookPause = 5 * time.Millisecond
+	// pollPause is the pause between two checks of a condition that can only be polled.
+	pollPause = 5 * time.Millisecond
 )
 
 // Await checks a condition again and again until it holds, for Patience at most.
@@ -24,7 +24,7 @@ func AwaitWithin(t testing.TB, within time.Duration, what string, holds func() b
 	t.Helper()
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()
-	again := time.NewTicker(lookPause)
+	again := time.NewTicker(pollPause)
 	defer again.Stop()
 	for !holds() {
 		select {

@@ -44,6 +44,10 @@ var (
 	EffectsSeed  = Setting{"MILLRACE_EFFECTS_SEED", "", "effects: the decisions of an earlier run; otherwise new ones"}
 	Timers       = Setting{"MILLRACE_TIMERS", "5000", "timers: how many are set"}
 
+	ReadSideCommands = Setting{"MILLRACE_READSIDE_COMMANDS", "3000", "views: how many commands are sent"}
+	ReadSideKills    = Setting{"MILLRACE_READSIDE_KILLS", "3", "views: how often the worker is killed"}
+	ReadSideSeed     = Setting{"MILLRACE_READSIDE_SEED", "", "views: the decisions of an earlier run; otherwise new ones"}
+
 	Model   = Setting{"MILLRACE_MODEL", "", "model: `full` or `big` bounds instead of small ones"}
 	Readers = Setting{"MILLRACE_READERS", "64", "Kafka: how many readers come to the end of a topic"}
 )
@@ -53,7 +57,7 @@ func Settings() []Setting {
 	return []Setting{
 		CI, Race, SimSeeds, SimFrom, SimSeed, SimDuration,
 		FireSeed, FireFaults, FireOperations, FireDuration, FireClients, FireKinds, FireVerbose,
-		PauseRounds, EffectsKills, EffectsSeed, Timers, Model, Readers,
+		PauseRounds, EffectsKills, EffectsSeed, Timers, ReadSideCommands, ReadSideKills, ReadSideSeed, Model, Readers,
 	}
 }
 

@@ -93,7 +93,7 @@ type measured struct {
 	PlanAllocated  uint64
 	// Decode is a member's part: decoding of the table. Due is one call of Table.Due.
 	Decode, Due time.Duration
-	// TableMemory is a table in memory, RouterMemory the counters of a forwarder.
+	// TableMemory is a table in memory, RouterMemory the counters of a router.
 	TableMemory, RouterMemory uint64
 	// Look is one look-up in the table, Forward a whole command of a gateway whose worker answers
 	// at once.

@@ -355,8 +355,8 @@ func (g *group) pass(d time.Duration) {
 	}
 }
 
-// settle rebalances until no member requests more and everything is warm.
-func (g *group) settle() error {
+// rebalanceAll rebalances until no member requests more and everything is warm.
+func (g *group) rebalanceAll() error {
 	for rounds := 0; ; rounds++ {
 		switch {
 		case rounds > 100_000:

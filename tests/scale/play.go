@@ -42,7 +42,7 @@ func play(o options, workers, partitions int) (*figures, error) {
 		g.step = &step{Name: act.name}
 		err := act.do()
 		if err == nil {
-			err = g.settle()
+			err = g.rebalanceAll()
 		}
 		if err == nil {
 			err = g.routeWith(before)
@@ -94,23 +94,23 @@ func (g *group) roll() error {
 		}
 		g.restarted++
 		g.end(m)
-		if err := g.balanceAndSettle(); err != nil {
+		if err := g.balanceUntilQuiet(); err != nil {
 			return err
 		}
 		g.pass(pause)
 		g.start(m.Name, m.stored)
-		if err := g.balanceAndSettle(); err != nil {
+		if err := g.balanceUntilQuiet(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (g *group) balanceAndSettle() error {
+func (g *group) balanceUntilQuiet() error {
 	if err := g.balance(); err != nil {
 		return err
 	}
-	return g.settle()
+	return g.rebalanceAll()
 }
 
 // again stops all workers, and starts all again with their stores.
@@ -128,7 +128,7 @@ func (g *group) again() error {
 // group.
 func (g *group) measureRest(f *figures) error {
 	kept := *g.step
-	if err := g.balanceAndSettle(); err != nil {
+	if err := g.balanceUntilQuiet(); err != nil {
 		return err
 	}
 	*g.step = kept

@@ -59,10 +59,10 @@ func (g *group) workers() *workers {
 	return w
 }
 
-// forwarder is a gateway of the group, with a clock that stands still: it must find an owner
-// without waiting.
-func (g *group) forwarder(routes *routing.Table, w *workers) *routing.Forwarder {
-	return routing.NewForwarder(routing.Options{
+// remoteRouter is that of a gateway of the group, with a clock that stands still: it must find an
+// owner without waiting.
+func (g *group) remoteRouter(routes *routing.Table, w *workers) *routing.RemoteRouter {
+	return routing.NewRemoteRouter(routing.Options{
 		Layout: entities.LayoutOf("shop", int32(g.partitions)), //nolint:gosec // a number of partitions
 		Table:  routes, Peers: w, MaxWaiting: 4096, Patience: time.Minute,
 		Clock:  clocktest.NewManual(time.Unix(0, 0)),
@@ -85,7 +85,7 @@ func (g *group) routeWith(before *broker.Table) error {
 	}
 	w, routes := g.workers(), routing.NewTable()
 	routes.RefreshBy(func() { routes.Set(g.table) })
-	f := g.forwarder(routes, w)
+	f := g.remoteRouter(routes, w)
 	misrouted := 0
 	for range callsOfStep {
 		routes.Set(before)
@@ -106,7 +106,7 @@ func (g *group) routeWith(before *broker.Table) error {
 func (m *measured) router(g *group, r *router) error {
 	w, routes := g.workers(), routing.NewTable()
 	routes.Set(g.table)
-	f := g.forwarder(routes, w)
+	f := g.remoteRouter(routes, w)
 	commands := make([]*entities.Command, 4096)
 	random := rand.New(rand.NewPCG(g.options.Seed, 3)) //nolint:gosec // a simulation
 	for i := range commands {
@@ -130,12 +130,12 @@ func (m *measured) router(g *group, r *router) error {
 	var owner broker.Member
 	for range rounds {
 		for _, cmd := range commands {
-			t, _ := routes.Look()
+			t, _ := routes.Watch()
 			owner, _ = t.Owner(entities.Partition(cmd.Key.ID, g.partitions))
 		}
 	}
 	runtime.KeepAlive(owner)
 	m.Look = time.Since(began) / time.Duration(r.Commands)
-	m.RouterMemory = held(8, func() *routing.Forwarder { return g.forwarder(routes, w) })
+	m.RouterMemory = held(8, func() *routing.RemoteRouter { return g.remoteRouter(routes, w) })
 	return nil
 }

@@ -147,7 +147,7 @@ func (w *world) gather(i int) {
 func (w *world) promote(t *testing.T) {
 	t.Helper()
 	w.gather(1)
-	w.settle(t, "open commands are answered by another owner", func() bool { return len(w.waiting) == 0 })
+	w.bring(t, "open commands are answered by another owner", func() bool { return len(w.waiting) == 0 })
 	w.readAll(t)
 	if w.rng.IntN(2) == 0 {
 		w.fault("standby promoted after a crash")
@@ -235,7 +235,7 @@ func (w *world) compareFollower(t *testing.T) {
 		}
 		return true
 	}
-	w.settle(t, "the standby has followed", there)
+	w.bring(t, "the standby has followed", there)
 	if there() {
 		w.compareRows(t, w.workers[1].store)
 	}
@@ -254,7 +254,7 @@ func (w *world) askStandby(t *testing.T) {
 		w.attemptAt(w.workers[1], o)
 		synctest.Wait()
 	}
-	w.settle(t, "reads through a standby are answered", func() bool { return len(w.waiting) == 0 })
+	w.bring(t, "reads through a standby are answered", func() bool { return len(w.waiting) == 0 })
 	for _, o := range w.history[from:] {
 		if o.result.class != done {
 			w.wrong("after the faults have ended, %s is answered %+v through a standby", o, o.result)

@@ -36,7 +36,7 @@ func (w *world) removeRecord(t *testing.T) {
 	asked := len(w.history)
 	w.askAll()
 	halted := func() bool { return w.state(lost) == core.Halted }
-	w.settle(t, "the partition halts and all callers are answered", func() bool { return halted() && len(w.waiting) == 0 })
+	w.bring(t, "the partition halts and all callers are answered", func() bool { return halted() && len(w.waiting) == 0 })
 	for _, o := range w.history[asked:] {
 		switch there := entities.Partition(o.key, parts) == lost; {
 		case there && o.result.class == done:
@@ -54,7 +54,7 @@ func (w *world) removeRecord(t *testing.T) {
 	}
 	w.repair(t, lost, end, materializer.AcceptLoss)
 	w.begin(t)
-	w.settle(t, "another worker without a store owns it", func() bool { return w.state(lost) == core.Active })
+	w.bring(t, "another worker without a store owns it", func() bool { return w.state(lost) == core.Active })
 	w.compareStore(t)
 }
 

@@ -116,7 +116,7 @@ func (w *world) strain(t *testing.T) {
 		w.order(fmt.Sprint("l", i%2), fmt.Sprintf("fan 1 m%d %d %d 0", i%2, fanOut, largest-overhead))
 		w.order(fmt.Sprint("h", i%2), fmt.Sprintf("big 1 %d", largest*3/4))
 	}
-	w.settle(t, "large commands are answered", func() bool { return len(w.waiting) == 0 })
+	w.bring(t, "large commands are answered", func() bool { return len(w.waiting) == 0 })
 	for _, o := range w.history[len(w.history)-4:] {
 		if o.result.class != done {
 			w.wrong("after the faults have ended, %s is answered %+v", o, o.result)

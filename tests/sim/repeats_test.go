@@ -68,7 +68,7 @@ func (w *world) repeatAll(t *testing.T) {
 			continue
 		}
 		a := w.attempt(o)
-		w.settle(t, "a repeat is answered", func() bool { return len(w.waiting) == 0 })
+		w.bring(t, "a repeat is answered", func() bool { return len(w.waiting) == 0 })
 		if a.err != nil && !unkept(a.err) && w.judge(a).class != o.result.class {
 			w.wrong("%s is answered %+v, and after the faults %v", o, o.result, a.err)
 		}

@@ -72,7 +72,7 @@ func TestSimulation(t *testing.T) {
 	}
 	known := regressions(t)
 	faults := map[string]int{}
-	operations, unknowns, early, violations := 0, 0, 0, 0
+	operations, unknowns, early, taken, violations := 0, 0, 0, 0, 0
 	run := 0
 	for i := range uint64(len(known)) + count {
 		seed := from + i - uint64(len(known))
@@ -88,6 +88,7 @@ func TestSimulation(t *testing.T) {
 		}
 		operations += len(w.history)
 		early += w.functions.early
+		taken += w.taken
 		for _, o := range w.history {
 			if o.result.class == unknown {
 				unknowns++
@@ -114,8 +115,8 @@ func TestSimulation(t *testing.T) {
 		counts = append(counts, fmt.Sprintf("%s %d", kind, faults[kind]))
 		total += faults[kind]
 	}
-	t.Logf("simulation: %d seeds from %d, %d operations, %.1f %% unknown, %d decided before their turn, %d faults (%s), %d violations, %.0f s",
-		run, from, operations, 100*float64(unknowns)/float64(max(operations, 1)), early, total,
+	t.Logf("simulation: %d seeds from %d, %d operations, %.1f %% unknown, %d decided before their turn, %d records taken from feeds, %d faults (%s), %d violations, %.0f s",
+		run, from, operations, 100*float64(unknowns)/float64(max(operations, 1)), early, taken, total,
 		strings.Join(counts, ", "), violations, time.Since(began).Seconds())
 	if run >= mustHappen && violations == 0 && len(kinds) < 20 {
 		t.Errorf("only %d kinds of faults happened: %v", len(kinds), kinds)

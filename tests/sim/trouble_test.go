@@ -104,7 +104,7 @@ func (w *world) endure(t *testing.T) {
 	for _, text := range posts {
 		w.order("p0", text)
 	}
-	w.settle(t, "commands for the remote function are answered", func() bool { return len(w.waiting) == 0 })
+	w.bring(t, "commands for the remote function are answered", func() bool { return len(w.waiting) == 0 })
 	w.othersGoOn(t)
 	if w.rng.IntN(2) == 0 {
 		w.restart(t)
@@ -137,7 +137,7 @@ func (w *world) restart(t *testing.T) {
 // othersGoOn checks that effects for healthy targets arrive.
 func (w *world) othersGoOn(t *testing.T) {
 	t.Helper()
-	w.settle(t, "effects for healthy targets are settled", func() bool { return w.healthyEffects() == 0 })
+	w.bring(t, "effects for healthy targets are settled", func() bool { return w.healthyEffects() == 0 })
 	w.sendMore(t)
 }
 
@@ -149,7 +149,7 @@ func (w *world) targetsForget(t *testing.T) {
 	w.goOn(2 * slowAfter)
 	w.sendMore(t)
 	w.goOn(time.Minute + time.Second)
-	w.settle(t, "everything is idle", func() bool { return w.healthyEffects() == 0 })
+	w.bring(t, "everything is idle", func() bool { return w.healthyEffects() == 0 })
 	w.compareMemory()
 }
 
@@ -163,7 +163,7 @@ func (w *world) operate(t *testing.T) {
 		w.resolve(t, materializer.ParkedFilter{Method: unknownMethod}, true)
 		w.goOn(5 * time.Second)
 	}
-	w.settle(t, "effects are settled after an operator has resolved them", func() bool { return w.openEffects() == 0 })
+	w.bring(t, "effects are settled after an operator has resolved them", func() bool { return w.openEffects() == 0 })
 	if n := w.workers[0].m.CountParked(); n != 0 {
 		w.wrong("%d effects are counted as parked, and none is open", n)
 	}
@@ -181,7 +181,7 @@ func (w *world) resolve(t *testing.T, filter materializer.ParkedFilter, drop boo
 			_, next, more, err = w.workers[0].m.ResolveSome(w.ctx, from, filter, drop)
 			ended <- err
 		}()
-		w.settle(t, "an operator is answered", func() bool { return len(ended) > 0 })
+		w.bring(t, "an operator is answered", func() bool { return len(ended) > 0 })
 		if len(ended) == 0 {
 			return
 		}

@@ -41,7 +41,7 @@ func (w *world) truncate(t *testing.T) {
 	asked := len(w.history)
 	w.askAll()
 	halted := func() bool { return w.state(lost) == core.Halted }
-	w.settle(t, "the partition halts and all callers are answered", func() bool { return halted() && len(w.waiting) == 0 })
+	w.bring(t, "the partition halts and all callers are answered", func() bool { return halted() && len(w.waiting) == 0 })
 	for _, o := range w.history[asked:] {
 		switch there := entities.Partition(o.key, parts) == lost; {
 		case there && o.result.class == done:
@@ -79,13 +79,13 @@ func (w *world) repair(t *testing.T, lost int32, end int, choice materializer.Ch
 	} else {
 		ended <- nil // the interrupted repair only had to claim
 	}
-	w.settle(t, "the partition is owned again", func() bool { return len(ended) > 0 && w.state(lost) == core.Active })
+	w.bring(t, "the partition is owned again", func() bool { return len(ended) > 0 && w.state(lost) == core.Active })
 	if err := <-ended; err != nil {
 		w.wrong("repair of partition %d: %v", lost, err)
 		return
 	}
 	w.operate(t) // that an operator has dropped an effect may be lost, too
-	w.settle(t, "effects and timers are done", func() bool { return w.openEffects() == 0 && w.openTimers() == 0 })
+	w.bring(t, "effects and timers are done", func() bool { return w.openEffects() == 0 && w.openTimers() == 0 })
 	if now := len(w.log.Records(broker.Partition{Topic: topic, ID: lost})); now < end {
 		w.wrong("after its repair partition %d ends at %d, before it was %d: offsets are used again", lost, now, end)
 	}
@@ -136,7 +136,7 @@ func (w *world) interrupt(t *testing.T, lost int32, choice materializer.Choice) 
 	for id := range int32(parts) {
 		w.assign(0, id)
 	}
-	w.settle(t, "the partition halts again, or is owned", func() bool {
+	w.bring(t, "the partition halts again, or is owned", func() bool {
 		s := w.state(lost)
 		return s == core.Halted || s == core.Active
 	})
@@ -158,7 +158,7 @@ func (w *world) sendMore(t *testing.T) {
 			synctest.Wait()
 		}
 	}
-	w.settle(t, "what was sent after the repair has arrived",
+	w.bring(t, "what was sent after the repair has arrived",
 		func() bool { return len(w.waiting) == 0 && w.healthyEffects() == 0 })
 	for n, before := range had {
 		if now := number(w.stored("b" + n)); now != before+4 {

@@ -49,6 +49,8 @@ type worker struct {
 	frozen bool
 	// has are the partitions assigned to it.
 	has [parts]bool
+	// tails are the consumers of its feeds.
+	tails []*tail
 }
 
 // world is one simulation.
@@ -80,6 +82,11 @@ type world struct {
 	gapped [parts]bool
 	// ctx outlives every worker.
 	ctx context.Context
+	// lag decides how far behind consumers of feeds are, tails are all of them, taken is how many
+	// records they got.
+	lag   *rand.Rand
+	tails []*tail
+	taken int
 
 	mu sync.Mutex
 	// finished are answers that the scheduler has not handled yet.
@@ -121,7 +128,7 @@ func simulate(t *testing.T, seed uint64) *world {
 	w := &world{
 		seed: seed, functions: &functions{ahead: seed%aheadOf == aheadSeed}, clock: newVirtual(), faults: map[string]int{},
 	}
-	w.rng = rand.New(rand.NewPCG(seed, 1))
+	w.rng, w.lag = rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2))
 	if w.limit, w.large = appendBytes, seed%largeOf == largeSeed; w.large {
 		w.limit = narrowBytes
 	}
@@ -144,6 +151,7 @@ func simulate(t *testing.T, seed uint64) *world {
 			w.step(t)
 			synctest.Wait()
 			w.takeIn(t)
+			w.pull()
 		}
 		w.heal(t)
 	})
@@ -176,6 +184,7 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 	m := partitions.NewManager(partitions.Options{
 		App: "app", Worker: name, Topic: info, Membership: broker.Membership{Group: group, Worker: name, Topic: topic},
 		Log: c, Store: store, Functions: hosted{w.functions, name}, Clock: w.clock, Loops: 1, Peers: peers,
+		FeedBytes: feedBytes,
 		// By the time, not by the order of calls, which is not deterministic.
 		Random: func() uint64 { return rand.NewPCG(w.seed^life<<32, uint64(w.clock.Now().UnixNano())).Uint64() },
 	})
@@ -189,6 +198,7 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 		_ = m.Run(ctx)
 	}()
 	w.workers[i] = born
+	w.tailAll(born)
 	if w.links != nil {
 		w.links.set(name, born.router)
 	}
@@ -538,7 +548,7 @@ func (w *world) heal(t *testing.T) {
 		}
 	}
 	w.gather(0)
-	w.settle(t, "open commands are answered", func() bool { return len(w.waiting) == 0 })
+	w.bring(t, "open commands are answered", func() bool { return len(w.waiting) == 0 })
 	w.readAll(t) // appends from before the end of the faults may still end an ownership
 	w.readAll(t) // each works again, and returns its position
 	for _, o := range w.history[len(w.history)-len(all):] {
@@ -552,10 +562,11 @@ func (w *world) heal(t *testing.T) {
 	if w.large {
 		w.strain(t)
 	}
-	w.settle(t, "effects are settled", func() bool { return w.openEffects() == 0 })
-	w.settle(t, "timers have fired", func() bool { return w.openTimers() == 0 })
+	w.bring(t, "effects are settled", func() bool { return w.openEffects() == 0 })
+	w.bring(t, "timers have fired", func() bool { return w.openTimers() == 0 })
 	w.repeatAll(t)
 	w.compareStore(t)
+	w.compareTails()
 	w.compareEffects()
 	w.compareAlarms()
 	if w.links != nil {
@@ -576,7 +587,7 @@ func (w *world) heal(t *testing.T) {
 func (w *world) readAll(t *testing.T) {
 	t.Helper()
 	w.askAll()
-	w.settle(t, "reads after the faults are answered", func() bool { return len(w.waiting) == 0 })
+	w.bring(t, "reads after the faults are answered", func() bool { return len(w.waiting) == 0 })
 }
 
 // askAll reads every entity, one after the other.
@@ -589,8 +600,8 @@ func (w *world) askAll() {
 	}
 }
 
-// settle delivers everything until a condition holds, for at most a minute of virtual time.
-func (w *world) settle(t *testing.T, what string, holds func() bool) {
+// bring delivers everything until a condition holds, for at most a minute of virtual time.
+func (w *world) bring(t *testing.T, what string, holds func() bool) {
 	for range 1200 {
 		for _, g := range w.functions.answerable() {
 			w.functions.release(g, decide)

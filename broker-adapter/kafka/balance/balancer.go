@@ -148,11 +148,11 @@ func (b *Balancer) Balance(of *kgo.ConsumerBalancer, topics map[string]int32) kg
 	members, err := b.candidates(of)
 	if partitions := topics[b.m.Topic]; err == nil &&
 		(partitions < 1 || partitions > maxPartitions || partitions < b.m.Partitions) {
-		err = fmt.Errorf("topic %s has %d partitions as far as this client knows; it must have between %d and %d",
+		err = fmt.Errorf("the number of partitions of topic %s, as far as this client knows, is %d; it must be between %d and %d",
 			b.m.Topic, partitions, max(b.m.Partitions, 1), maxPartitions)
 	}
 	if err == nil && len(members) > maxWorkers {
-		err = fmt.Errorf("group %s has %d members; the most is %d", b.m.Group, len(members), maxWorkers)
+		err = fmt.Errorf("the number of members of group %s is %d; the limit is %d", b.m.Group, len(members), maxWorkers)
 	}
 	if err != nil {
 		of.SetError(err)

@@ -40,7 +40,7 @@ func (c *Cart) AddItem(cmd *sdk.Command, in *shopv1.AddItemRequest) (*shopv1.Car
 	case c.done:
 		return nil, c.refuseDone()
 	case in.GetItemId() == "":
-		return nil, sdk.Refuse(codes.InvalidArgument, "item_id is missing: say which item to add")
+		return nil, sdk.Refuse(codes.InvalidArgument, "item_id is missing: set it to the item to add")
 	case in.GetQuantity() <= 0:
 		return nil, sdk.Refuse(codes.InvalidArgument, "quantity of %s is %d: it must be at least 1", in.GetItemId(),
 			in.GetQuantity())

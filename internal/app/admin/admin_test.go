@@ -47,6 +47,9 @@ func (process) App() App {
 // Worker returns nil.
 func (process) Worker() *Worker { return nil }
 
+// ReadSide returns nil.
+func (process) ReadSide() *ReadSide { return nil }
+
 // serving is a process that serves carts.
 func serving(t *testing.T) process {
 	t.Helper()

@@ -38,7 +38,7 @@ func (s *Service) ClusterStatus() *adminv1.ClusterStatus {
 		return nil
 	}
 	c := &adminv1.ClusterStatus{
-		ForwardedCommands: app.Carried.Forwarded, RetriedCommands: app.Carried.Retried,
+		ForwardedCommands: app.Carried.SentOn, RetriedCommands: app.Carried.Retried,
 		PeerAddress: app.PeerAddress, EvictedWorkers: app.Evicted,
 	}
 	if t := app.table(); t != nil {
@@ -184,7 +184,7 @@ func (s *Service) Drain(ctx context.Context, r *adminv1.DrainRequest) (*adminv1.
 	switch worker := r.GetWorker(); {
 	case w == nil && worker == "":
 		return nil, status.Error(codes.InvalidArgument,
-			"a gateway owns nothing: name the worker that is to hand its partitions over")
+			"a gateway owns no partitions: name the worker to drain")
 	case w == nil, worker != "" && worker != w.Name:
 		return &adminv1.DrainResponse{}, drainOther(ctx, app, r)
 	}

@@ -156,7 +156,7 @@ func (s *Service) entity(typ, id string) (entities.Key, error) {
 		return key, nil
 	}
 	var names []string
-	for _, t := range catalog.EntityTypes() {
+	for _, t := range catalog.User().EntityTypes() {
 		names = append(names, t.Name)
 	}
 	if len(names) == 0 {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/millrace-io/millrace/entities"
+	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/entities/record"
 	"github.com/millrace-io/millrace/materializer"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
@@ -52,7 +53,7 @@ func placeOf(token string) (p place, err error) {
 	n, err := strconv.ParseInt(partition, 10, 32)
 	b, err2 := base64.RawURLEncoding.DecodeString(after)
 	if !found || err != nil || err2 != nil || n < 0 {
-		return p, status.Errorf(codes.InvalidArgument, "page token %q is none that was given: begin without one", token)
+		return p, status.Errorf(codes.InvalidArgument, "page token %q is not valid: start without one", token)
 	}
 	return place{int32(n), string(b)}, nil
 }
@@ -118,7 +119,7 @@ func (l *listing[Row, Page]) run(ctx context.Context, token string) error {
 			return l.relay(at, owner)
 		}
 		for {
-			more, next, err := l.local(ctx, at, want)
+			more, next, err := l.ownPage(ctx, at, want)
 			if err != nil || next.partition != at.partition || !more {
 				return more, err
 			}
@@ -127,9 +128,9 @@ func (l *listing[Row, Page]) run(ctx context.Context, token string) error {
 	})
 }
 
-// local sends one page from the store of this process, and returns where the next one begins. more
-// is false at the limit.
-func (l *listing[Row, Page]) local(ctx context.Context, at place, want int) (more bool, next place, err error) {
+// ownPage sends one page from the store of this process, and returns where the next one begins.
+// more is false at the limit.
+func (l *listing[Row, Page]) ownPage(ctx context.Context, at place, want int) (more bool, next place, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, next, status.FromContextError(err).Err()
 	}
@@ -246,12 +247,14 @@ func (s *Service) listEntities(r *adminv1.ListEntitiesRequest,
 	return l.sent, err
 }
 
-// CountEntities streams how many entities of each type the partitions have.
+// CountEntities streams how many entities of each type the partitions have. Types of the runtime
+// are left out; ListEntities lists those that it is asked for.
 func (s *Service) CountEntities(r *adminv1.CountEntitiesRequest, out adminv1.AdminService_CountEntitiesServer) error {
 	ctx := out.Context()
 	return s.partitions(ctx, place{}, r.Partition, func(at place, owner adminv1.AdminServiceClient) (bool, error) {
 		if owner != nil {
-			stream, err := owner.CountEntities(ctx, &adminv1.CountEntitiesRequest{Partition: &at.partition})
+			stream, err := owner.CountEntities(ctx,
+				&adminv1.CountEntitiesRequest{Partition: &at.partition, Limit: r.GetLimit()})
 			for err == nil {
 				var counts *adminv1.CountEntitiesResponse
 				if counts, err = stream.Recv(); err == nil {
@@ -264,7 +267,7 @@ func (s *Service) CountEntities(r *adminv1.CountEntitiesRequest, out adminv1.Adm
 			return err == nil, err
 		}
 		snapshot := s.process.Worker().Store.Snapshot()
-		types, err := s.view(at.partition, snapshot).Types(func() bool { return ctx.Err() == nil })
+		types, err := s.view(at.partition, snapshot).Types(r.GetLimit(), func() bool { return ctx.Err() == nil })
 		if err := errors.Join(err, snapshot.Close()); err != nil {
 			return false, status.Error(codes.Internal, err.Error())
 		}
@@ -273,7 +276,10 @@ func (s *Service) CountEntities(r *adminv1.CountEntitiesRequest, out adminv1.Adm
 		}
 		counts := &adminv1.CountEntitiesResponse{Partition: at.partition}
 		for _, t := range types {
-			counts.Types = append(counts.Types, &adminv1.EntityCount{Type: t.Type, Kind: t.Kind.String(), Entities: t.Count})
+			if !discovery.IsReservedType(t.Type) {
+				counts.Types = append(counts.Types,
+					&adminv1.EntityCount{Type: t.Type, Kind: t.Kind.String(), Entities: t.Count, More: t.More})
+			}
 		}
 		return true, out.Send(counts)
 	})

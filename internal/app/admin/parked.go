@@ -119,7 +119,7 @@ func parkedPlace(token string) (p partitions.ParkedPlace, err error) {
 	}
 	if _, err := fmt.Sscanf(token, "%d:%d", &p.Partition, &p.Offset); err != nil || p.Partition < 0 || p.Offset < 0 {
 		return p, status.Errorf(codes.InvalidArgument,
-			"page token %q is none that this worker has given: begin without one", token)
+			"page token %q is not valid on this worker: start without one", token)
 	}
 	return p, nil
 }

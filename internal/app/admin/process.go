@@ -11,11 +11,13 @@ import (
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/entities/discovery"
 	"github.com/millrace-io/millrace/internal/clock"
+	"github.com/millrace-io/millrace/internal/definitions"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions"
 	"github.com/millrace-io/millrace/partitions/peer"
 	"github.com/millrace-io/millrace/partitions/routing"
+	"github.com/millrace-io/millrace/projections"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -35,6 +37,15 @@ type Process interface {
 	App() App
 	// Worker returns what only a worker has, nil of a gateway.
 	Worker() *Worker
+	// ReadSide returns what the process has of projections, nil without them.
+	ReadSide() *ReadSide
+}
+
+// ReadSide is what a process has of projections.
+type ReadSide struct {
+	Definitions *definitions.Definitions
+	// Projections returns how the rows on this worker stand; nil of a gateway, which has none.
+	Projections func() []projections.Status
 }
 
 // App is an app as one of its processes sees it.

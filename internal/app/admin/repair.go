@@ -31,7 +31,7 @@ func choiceOf(c adminv1.RepairChoice) (materializer.Choice, error) {
 	case adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW:
 		return materializer.Preview, nil
 	default:
-		return 0, status.Errorf(codes.InvalidArgument, "there is no choice %s", c)
+		return 0, status.Errorf(codes.InvalidArgument, "unknown choice %s", c)
 	}
 }
 

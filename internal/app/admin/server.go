@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/millrace-io/millrace/gateway"
@@ -64,6 +65,7 @@ func NewServer(service *Service, listener net.Listener, o Options) *Server {
 	s := &Server{service: service, options: o, listener: listener}
 	s.grpc = grpc.NewServer(grpc.WaitForHandlers(true), grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(maxReply))
 	adminv1.RegisterAdminServiceServer(s.grpc, service)
+	reflection.Register(s.grpc)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)

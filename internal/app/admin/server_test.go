@@ -2,11 +2,17 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
@@ -67,6 +73,53 @@ func jsonHeader(more ...string) http.Header {
 	return h
 }
 
+// TestTheServiceDescribesItself: clients such as grpcurl find the service and its messages by
+// server reflection.
+func TestTheServiceDescribesItself(t *testing.T) {
+	conn, err := grpc.NewClient("passthrough:///"+serve(t, serving(t)),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(r *reflectionpb.ServerReflectionRequest) *reflectionpb.ServerReflectionResponse {
+		if err := stream.Send(r); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer
+	}
+	listed := ask(&reflectionpb.ServerReflectionRequest{
+		MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
+	}).GetListServicesResponse().GetService()
+	if !slices.ContainsFunc(listed, func(s *reflectionpb.ServiceResponse) bool {
+		return s.GetName() == "millrace.admin.v1.AdminService"
+	}) {
+		t.Errorf("listed %v", listed)
+	}
+	for _, s := range append(listed, &reflectionpb.ServiceResponse{Name: "millrace.admin.v1.GetEntityRequest"}) {
+		answer := ask(&reflectionpb.ServerReflectionRequest{
+			MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: s.GetName()},
+		})
+		if len(answer.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
+			t.Errorf("%s: %v", s.GetName(), answer)
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("the stream ended with %v", err)
+	}
+}
+
 // TestEveryMethodIsReachedByJSON: by plain JSON and by Connect, each with its own form of errors.
 func TestEveryMethodIsReachedByJSON(t *testing.T) {
 	address := serve(t, serving(t))
@@ -76,7 +129,7 @@ func TestEveryMethodIsReachedByJSON(t *testing.T) {
 		code, text := call(t, address, name, jsonHeader())
 		switch {
 		case code == http.StatusOK:
-		case code == http.StatusNotFound, !strings.HasPrefix(text, `{"code":`), !strings.HasSuffix(text, `,"details":[]}`):
+		case code == http.StatusNotFound, !strings.HasPrefix(text, `{"code":`), !strings.HasSuffix(text, `,"details":[]}`+"\n"):
 			t.Errorf("%s: %d %s", name, code, text)
 		}
 		if methods.Get(i).IsStreamingServer() {

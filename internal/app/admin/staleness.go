@@ -22,7 +22,7 @@ var promises = map[entities.Consistency]string{ //nolint:gochecknoglobals // a c
 func stalenessStatus(measured []replica.Staleness, catalog *discovery.Catalog) []*adminv1.StalenessStatus {
 	var all []*adminv1.StalenessStatus
 	if catalog != nil {
-		for _, t := range catalog.EntityTypes() {
+		for _, t := range catalog.User().EntityTypes() {
 			if !slices.ContainsFunc(measured, func(s replica.Staleness) bool { return s.EntityType == t.Name }) {
 				all = append(all, &adminv1.StalenessStatus{EntityType: t.Name, Promise: "no stale reads served"})
 			}

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -26,6 +27,7 @@ func (s *Service) Status(ctx context.Context, _ *adminv1.StatusRequest) (*adminv
 func (s *Service) Page(ctx context.Context) *adminv1.StatusResponse {
 	page, app := s.process.Self(), s.process.App()
 	page.App, page.PartitionsOfData, page.Cluster = app.Name, app.Layout.Partitions, s.ClusterStatus()
+	page.Projections = projectionStatus(s.process.ReadSide())
 	page.Services = serviceList(s.process.Catalog())
 	if w := s.process.Worker(); w != nil {
 		page.Worker, page.PartitionsOfTopic = w.Name, w.Partitions.TopicPartitions()
@@ -61,15 +63,17 @@ func (s *Service) Warnings() []string {
 	return all
 }
 
-// serviceList lists what a catalog serves; hosting says where.
+// serviceList lists what callers can call of a catalog; hosting says where the user's services are.
 func serviceList(catalog *discovery.Catalog, hosting string) []*adminv1.ServiceStatus {
 	if catalog == nil {
 		return nil
 	}
-	all := make([]*adminv1.ServiceStatus, 0, len(catalog.Services()))
-	for _, service := range catalog.Services() {
+	services := catalog.Public().Services()
+	all := make([]*adminv1.ServiceStatus, 0, len(services))
+	for _, service := range services {
 		status := &adminv1.ServiceStatus{
-			Name: service.Name, Kind: service.Kind.String(), Hosting: hosting, Hash: fmt.Sprintf("%016x", service.Hash),
+			Name: service.Name, Kind: service.Kind.String(), Hosting: hostingOf(service, hosting),
+			Hash: fmt.Sprintf("%016x", service.Hash),
 		}
 		if service.Kind.Spec().HasEntities {
 			status.EntityType = service.EntityType.Name
@@ -82,6 +86,20 @@ func serviceList(catalog *discovery.Catalog, hosting string) []*adminv1.ServiceS
 	return all
 }
 
+// hostingOf says where a service is, and what of it this version does not run.
+func hostingOf(s *discovery.Service, hosting string) string {
+	switch {
+	case discovery.IsReserved(s.Name):
+		return "by the runtime"
+	case !s.Kind.Spec().Served():
+		return "not supported yet: calls get UNIMPLEMENTED"
+	case slices.ContainsFunc(s.Methods, func(m *discovery.Method) bool { return m.Eventing != nil }):
+		return hosting + "; eventing is not supported yet: no topic is read or written"
+	default:
+		return hosting
+	}
+}
+
 func (s *Service) partitionStatus(ctx context.Context, w *Worker) []*adminv1.PartitionStatus {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
@@ -92,7 +110,7 @@ func (s *Service) partitionStatus(ctx context.Context, w *Worker) []*adminv1.Par
 		status := &adminv1.PartitionStatus{
 			Partition: s.Partition, State: s.State.String(), Epoch: s.Epoch, NextOffset: s.Next, EndOffset: s.Next,
 			ActiveEntities: int64(s.Entities), WaitingCommands: s.Waiting, BatchesInFlight: int64(s.InFlight),
-			StaleRecords: s.Fold.Stale, ForeignRecords: s.Fold.Foreign, LastError: s.LastError,
+			VoidRecords: s.Fold.Void, ForeignRecords: s.Fold.Foreign, LastError: s.LastError,
 			Parked: int64(s.Parked), Refused: int64(s.Refusals), OpenEffects: int64(s.Effects), MoreEffects: s.MoreEffects,
 			Timers: int64(s.Timers), MoreTimers: s.MoreTimers, OverdueSeconds: s.Overdue.Seconds(),
 			Followed: s.Followed, FollowerReads: p.Counts().FollowerReads(),
@@ -102,9 +120,9 @@ func (s *Service) partitionStatus(ctx context.Context, w *Worker) []*adminv1.Par
 			status.LastError = i.Damage.Error()
 		case s.LastError != "":
 		case i.Failed != nil:
-			status.LastError = "the log could not be looked through for losses: " + i.Failed.Error()
+			status.LastError = "the log could not be checked for losses: " + i.Failed.Error()
 		case i.Until > 0 && !i.Over:
-			status.LastError = fmt.Sprintf("the settings of the topic were wrong: its log is being looked through for losses, "+
+			status.LastError = fmt.Sprintf("the settings of the topic were wrong: its log is being checked for losses, "+
 				"at offset %d of %d", i.Next, i.Until)
 		}
 		if !s.LastFailed.IsZero() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -48,7 +49,7 @@ func (s *Service) Tail(r *adminv1.TailRequest, out adminv1.AdminService_TailServ
 			return unlessEnough(err)
 		}
 	}
-	return nil
+	return t.found()
 }
 
 // tail is one call of Tail. Only the goroutine of the call sends.
@@ -58,6 +59,43 @@ type tail struct {
 	request *adminv1.TailRequest
 	out     adminv1.AdminService_TailServer
 	left    int64
+	// sent says that there was a record to send, types are those of the entities that were read, up to
+	// maxTypes. Neither is used when following.
+	sent  bool
+	types []string
+}
+
+// maxTypes bounds the types that an error names.
+const maxTypes = 32
+
+// found returns an error if the records from the start to the end have none of the entity or type
+// that was asked for.
+func (t *tail) found() error {
+	r := t.request
+	switch {
+	case t.sent || r.GetFromEnd() || r.GetEntity() == "" && r.GetType() == "":
+		return nil
+	case r.GetEntity() != "":
+		return status.Errorf(codes.NotFound, "%s has no records", r.GetEntity())
+	}
+	where := "in the journal"
+	if r.Partition != nil {
+		where = fmt.Sprintf("in partition %d", r.GetPartition())
+	}
+	if len(t.types) == 0 {
+		return status.Errorf(codes.NotFound, "no records of entity type %q %s: it has none of any type", r.GetType(), where)
+	}
+	slices.Sort(t.types)
+	return status.Errorf(codes.NotFound, "no records of entity type %q %s; it has records of: %s", r.GetType(), where,
+		strings.Join(t.types, ", "))
+}
+
+// note keeps the type of a record.
+func (t *tail) note(res *adminv1.TailResponse) {
+	if typ, _, isEntity := strings.Cut(res.GetEntity(), "/"); isEntity && len(t.types) < maxTypes &&
+		!slices.Contains(t.types, typ) {
+		t.types = append(t.types, typ)
+	}
 }
 
 // read hands the records of one partition to emit, up to the end, or forever when following.
@@ -88,7 +126,11 @@ func (t *tail) read(ctx context.Context, partition int32, emit func(*adminv1.Tai
 		case r == nil:
 			return status.Error(codes.Unavailable, err.Error())
 		}
-		if res := t.describe(partition, r); t.wanted(res) {
+		res := t.describe(partition, r)
+		if !t.request.GetFollow() {
+			t.note(res)
+		}
+		if t.wanted(res) {
 			if err := emit(res); err != nil {
 				return err
 			}
@@ -110,6 +152,7 @@ func unlessEnough(err error) error {
 // send sends one record, and says when it was the last one that is wanted.
 func (t *tail) send(res *adminv1.TailResponse) error {
 	t.left--
+	t.sent = true
 	if err := t.out.Send(res); err != nil || t.left > 0 {
 		return err
 	}
@@ -173,7 +216,7 @@ func (t *tail) describe(partition int32, r *materializer.Read) *adminv1.TailResp
 	env := &r.Envelope
 	res.Kind, res.Epoch, res.Nonce = kindName(env.Kind), env.Epoch, fmt.Sprintf("%016x", env.Nonce)
 	res.Sequence, res.CommandId = env.Sequence, env.CommandID
-	res.Stale = r.Verdict == record.Void
+	res.Void = r.Verdict == record.Void
 	if r.Dropped {
 		res.Note = "an incomplete group before this record was dropped"
 	}

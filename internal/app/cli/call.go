@@ -27,9 +27,9 @@ func call() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "call SERVICE/METHOD",
 		Short: "Call a method of the function, with JSON",
-		Long: `Call a method of the function with a JSON request. Replies are printed as one JSON document per line,
-the token of the answer on standard error; after an error, the outcome: whether the command took effect. A method with
-streamed input takes any number of documents. JSON is that of protobuf: 64-bit numbers are strings.`,
+		Long: `Call a method of the function with a JSON request. Replies are printed as one JSON document per line, and
+the token of the answer on standard error. After an error the outcome says whether the command took effect. A method
+with streamed input takes any number of documents. JSON is that of protobuf: 64-bit numbers are strings.`,
 		Example: `  millrace call shop.v1.CartService/AddItem -d '{"cart_id":"42","item_id":"apple","quantity":2}'
   echo '{"cart_id":"42"}' | millrace call shop.v1.CartService/GetCart -d -`,
 		Args: exactly(1, "the method to call, as in shop.v1.CartService/AddItem"),
@@ -84,7 +84,7 @@ streamed input takes any number of documents. JSON is that of protobuf: 64-bit n
 	addOutputWith(cmd, "json")
 	cmd.Flags().StringVarP(&data, "data", "d", "{}", "request as JSON; - reads standard input")
 	cmd.Flags().StringVar(&id, "id", "",
-		"command id, to deduplicate retries: repeated with the same id, a command that stored something gets the same answer")
+		"command id, for deduplication: a retry with the same id takes no effect again, and gets the stored answer")
 	cmd.Flags().StringVar(&consistency, "consistency", "",
 		"consistency of a read: strong (default), eventual, bounded, at_least, local")
 	cmd.Flags().StringVar(&atLeast, "at-least", "", "token of an earlier answer; the read includes what that answer saw")
@@ -169,13 +169,15 @@ func (c *calling) run(ctx context.Context, address, data string) error {
 
 // verdict prints the token of an answer and, after an error of the call, its outcome: whether the
 // command took effect. A call that broke off has none, so that this is unknown, unless it was never
-// sent.
+// sent, or to a port that does not serve it.
 func (c *calling) verdict(stream grpc.ClientStream, failed error) error {
 	token, outcome := "", ""
 	if stream != nil {
 		token, outcome = answered(stream, "millrace-token"), answered(stream, "millrace-outcome")
 	}
-	if _, unsent := errors.AsType[*unreachableError](failed); unsent {
+	_, unsent := errors.AsType[*unreachableError](failed)
+	_, notServed := errors.AsType[usageError](failed) // at this address
+	if unsent || notServed {
 		outcome = "not_applied"
 	} else if failed != nil {
 		outcome = cmp.Or(outcome, "unknown")

@@ -46,13 +46,17 @@ func admin(cmd *cobra.Command, timeout time.Duration,
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // only read
-	ctx := cmd.Context()
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	ctx, cancel := withTimeout(cmd.Context(), timeout)
+	defer cancel()
 	return explain(use(ctx, adminv1.NewAdminServiceClient(conn)), c.Admin)
+}
+
+// withTimeout is context.WithTimeout; 0 means none.
+func withTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, timeout)
 }
 
 // clientConfig returns the configuration, with the address from the flags. Other flags of a client

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/millrace-io/millrace/internal/plural"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -45,7 +46,7 @@ func watched(show func(cmd *cobra.Command, w io.Writer) error) func(*cobra.Comma
 				return nil
 			}
 			if err != nil {
-				fmt.Fprintln(&page, message(err)) // it may be transient
+				fmt.Fprintln(&page, inOwnName(message(err), cmd.Root().Name())) // it may be transient
 			}
 			if _, err := fmt.Fprint(out, home, page.String()); err != nil {
 				return err
@@ -120,7 +121,7 @@ is drained only with --last. A worker that gets SIGTERM drains itself.`,
 				return err
 			}
 			if !yes && plan != "" {
-				if err := confirm(cmd, plan); err != nil {
+				if err := confirm(cmd, plan, "it takes none until it is restarted"); err != nil {
 					return err
 				}
 			}
@@ -174,12 +175,12 @@ func planDrain(ctx context.Context, a adminv1.AdminServiceClient, r *adminv1.Dra
 		owns(c, r.GetWorker()), len(c.GetPartitions()), to), nil
 }
 
-// confirm asks the user to confirm a plan. Without a terminal it is refused.
-func confirm(cmd *cobra.Command, plan string) error {
+// confirm asks the user to confirm a plan with its consequence. Without a terminal it is refused.
+func confirm(cmd *cobra.Command, plan, consequence string) error {
 	if !isTerminal(cmd.OutOrStdout()) {
 		return usagef("this would %s: confirm with --yes", plan)
 	}
-	if err := printf(cmd.OutOrStdout(), "%s\nit takes none until it is restarted; continue? [y/N] ", plan); err != nil {
+	if err := printf(cmd.OutOrStdout(), "%s\n%s; continue? [y/N] ", plan, consequence); err != nil {
 		return err
 	}
 	answer, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), maxAnswer)).ReadString('\n')
@@ -209,13 +210,14 @@ func withCluster(cmd *cobra.Command, use func(*adminv1.ClusterResponse) error) e
 
 // describeCluster returns one line about a process's connections to the workers of its app.
 func describeCluster(c *adminv1.ClusterStatus) string {
-	text := plural(c.GetMembers(), "worker")
+	text := plural.Of(c.GetMembers(), "worker")
 	if c.GetPeerAddress() != "" {
 		text += ", reached at " + c.GetPeerAddress()
 	}
-	text += fmt.Sprintf(", %s forwarded, %d retried", plural(c.GetForwardedCommands(), "command"), c.GetRetriedCommands())
+	text += fmt.Sprintf(", %s forwarded, %d retried", plural.Of(c.GetForwardedCommands(), "command"),
+		c.GetRetriedCommands())
 	if n := c.GetEvictedWorkers(); n > 0 {
-		text += fmt.Sprintf(", %s evicted", plural(n, "dead worker"))
+		text += fmt.Sprintf(", %s evicted", plural.Of(n, "dead worker"))
 	}
 	switch {
 	case c.GetDrained():
@@ -240,8 +242,8 @@ func printCluster(o output, c *adminv1.ClusterResponse) error {
 			moving++
 		}
 	}
-	if err := printf(o.w, "app %s: %s, %s, %d moving\n", c.GetApp(), plural(len(c.GetMembers()), "worker"),
-		plural(len(c.GetPartitions()), "partition"), moving); err != nil {
+	if err := printf(o.w, "app %s: %s, %s, %d moving\n", c.GetApp(), plural.Of(len(c.GetMembers()), "worker"),
+		plural.Of(len(c.GetPartitions()), "partition"), moving); err != nil {
 		return err
 	}
 	if err := printVersions(o.w, c); err != nil {
@@ -306,7 +308,7 @@ func (r *workerRow) state() string {
 		state = "NOT READY: " + r.NotReady
 	}
 	if n := len(r.Warnings); n > 0 {
-		state += ", " + plural(n, "warning")
+		state += ", " + plural.Of(n, "warning")
 	}
 	return state
 }
@@ -346,7 +348,7 @@ func printVersions(w io.Writer, c *adminv1.ClusterResponse) error {
 	if c.GetVersions() < 2 {
 		return nil
 	}
-	if err := printf(w, "rolling upgrade: the workers serve %d versions\n", c.GetVersions()); err != nil {
+	if err := printf(w, "rolling upgrade: the workers serve %s\n", plural.Of(c.GetVersions(), "version")); err != nil {
 		return err
 	}
 	for _, p := range c.GetPartlyServed() {
@@ -354,7 +356,7 @@ func printVersions(w io.Writer, c *adminv1.ClusterResponse) error {
 		if p.GetMethod() != "" {
 			what += "/" + p.GetMethod()
 		}
-		if err := printf(w, "  %d of %s serve %s; not %s\n", p.GetWorkers(), plural(p.GetOfWorkers(), "worker"), what,
+		if err := printf(w, "  %d of %s serve %s; not %s\n", p.GetWorkers(), plural.Of(p.GetOfWorkers(), "worker"), what,
 			strings.Join(p.GetMissing(), ", ")); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/millrace-io/millrace/internal/plural"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -65,7 +66,7 @@ func settledText(s *adminv1.SettledRecord) string {
 	}
 	texts := []string{offsets("done", s.GetDone())}
 	for _, p := range s.GetParked() {
-		text := fmt.Sprintf("parked %d after %s", p.GetOffset(), plural(p.GetAttempts(), "attempt"))
+		text := fmt.Sprintf("parked %d after %s", p.GetOffset(), plural.Of(p.GetAttempts(), "attempt"))
 		if p.GetTimer() != "" {
 			text += fmt.Sprintf(" of timer %q", p.GetTimer())
 		}

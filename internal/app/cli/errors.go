@@ -114,6 +114,7 @@ func codeName(c codes.Code) string {
 
 func exitCode(err error) int {
 	_, isUsage := errors.AsType[usageError](err)
+	_, isInvalid := errors.AsType[*problemsError](err)
 	_, isMissing := errors.AsType[*node.MissingTopicError](err)
 	switch {
 	case err == nil:
@@ -122,7 +123,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errDifferences):
 		return exitDifferences
-	case isMissing:
+	case isMissing, isInvalid:
 		return exitPrecondition
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout

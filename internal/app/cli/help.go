@@ -16,13 +16,13 @@ import (
 // exitCodesHelp is `help exit-codes`.
 const exitCodesHelp = `Exit codes of every command. They are stable: scripts may rely on them.
 
-  0  success; of dev, run and gateway: an orderly end
-  1  any other error: no process at the address, a disk, a forced shutdown; also an answer INTERNAL or UNAVAILABLE
+  0  success; of dev, run and gateway: a graceful shutdown
+  1  any other error: no process at the address, a disk failure, a forced shutdown, INTERNAL, UNAVAILABLE
   2  a mistake in the command line, the environment or the configuration file: nothing was sent
   3  not found: entity, type, service or method (NOT_FOUND, UNIMPLEMENTED)
-  4  refused as things are: FAILED_PRECONDITION, INVALID_ARGUMENT, a topic that is missing
+  4  refused: FAILED_PRECONDITION, INVALID_ARGUMENT, a missing topic, definitions with problems
   5  no answer in time: --timeout, DEADLINE_EXCEEDED; the command may have taken effect
-  6  a comparison found differences: log verify`
+  6  a comparison found differences: log verify, diff`
 
 // exitCodes is a help topic.
 func exitCodes() *cobra.Command {

@@ -108,7 +108,7 @@ func history() *cobra.Command {
 					return err
 				}
 				l := newList(outputOf(cmd, cmd.OutOrStdout()), historyRows())
-				if err := drain(stream.Recv, l.add); err != nil {
+				if err := receiveAll(stream.Recv, l.add); err != nil {
 					return errors.Join(err, l.flush())
 				}
 				return l.end()
@@ -121,8 +121,8 @@ func history() *cobra.Command {
 	return cmd
 }
 
-// drain calls take for every message of a stream.
-func drain[T any](recv func() (T, error), take func(T) error) error {
+// receiveAll calls take for every message of a stream.
+func receiveAll[T any](recv func() (T, error), take func(T) error) error {
 	for {
 		msg, err := recv()
 		if errors.Is(err, io.EOF) {
@@ -155,11 +155,17 @@ func tail() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "tail", Short: "Print the records of the journal as they are appended", Args: exactly(0, "no arguments"),
 		Long: `Print the records of the journal as they are appended, claims and barriers included. Records without effect,
-which a former owner has written, are marked stale.`,
+written by a former owner, are marked void. With --no-follow the exit code is 3 if no record is of the --type or
+--entity.`,
 		Example: "  millrace log tail\n  millrace log tail --entity cart/42 --from-start --no-follow",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("partition") {
 				r.Partition = &partition
+			}
+			if r.GetEntity() != "" {
+				if _, _, err := entityArg(r.GetEntity()); err != nil {
+					return err
+				}
 			}
 			r.FromEnd, r.Follow = !beginning, !noFollow
 			limit := timeout(cmd)
@@ -167,12 +173,15 @@ which a former owner has written, are marked stale.`,
 				limit = 0
 			}
 			return admin(cmd, limit, func(ctx context.Context, a adminv1.AdminServiceClient) error {
+				if err := warnOfTail(ctx, cmd, a, r); err != nil {
+					return err
+				}
 				stream, err := a.Tail(ctx, r)
 				if err != nil {
 					return err
 				}
 				l := newList(outputOf(cmd, cmd.OutOrStdout()), tailRows())
-				err = drain(stream.Recv, func(res *adminv1.TailResponse) error {
+				err = receiveAll(stream.Recv, func(res *adminv1.TailResponse) error {
 					if err := l.add(res); err != nil || !r.GetFollow() {
 						return err
 					}
@@ -197,6 +206,35 @@ which a former owner has written, are marked stale.`,
 	return cmd
 }
 
+// warnOfTail warns of a tail that would print nothing, or may wait for ever.
+func warnOfTail(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, r *adminv1.TailRequest) error {
+	typ := r.GetType()
+	if r.GetEntity() != "" {
+		typ, _, _ = strings.Cut(r.GetEntity(), "/")
+	}
+	switch {
+	case r.GetFromEnd() && !r.GetFollow():
+		return printf(cmd.ErrOrStderr(), "warning: --no-follow stops at the end, where it begins: add --from-start\n")
+	case !r.GetFollow() || typ == "":
+		return nil
+	}
+	s, err := a.Status(ctx, &adminv1.StatusRequest{})
+	if err != nil {
+		return err
+	}
+	var types []string
+	for _, service := range s.GetServices() {
+		if t := service.GetEntityType(); t != "" && !slices.Contains(types, t) {
+			types = append(types, t)
+		}
+	}
+	if len(types) == 0 || slices.Contains(types, typ) {
+		return nil
+	}
+	return printf(cmd.ErrOrStderr(), "warning: no entity type %q is served here; there are: %s\n", typ,
+		strings.Join(types, ", "))
+}
+
 // tailRows are the records of the journal.
 func tailRows() kindOf[*adminv1.TailResponse] {
 	type record = *adminv1.TailResponse
@@ -208,8 +246,8 @@ func tailRows() kindOf[*adminv1.TailResponse] {
 			{"KIND", record.GetKind},
 			{"ENTITY", record.GetEntity},
 			{"EPOCH", func(r record) string {
-				if r.GetStale() {
-					return fmt.Sprintf("%d STALE", r.GetEpoch())
+				if r.GetVoid() {
+					return fmt.Sprintf("%d VOID", r.GetEpoch())
 				}
 				return strconv.FormatUint(r.GetEpoch(), 10)
 			}},

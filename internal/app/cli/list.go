@@ -26,7 +26,7 @@ const defaultLimit = 1000
 
 func (p *paging) add(cmd *cobra.Command, rows string) {
 	cmd.Flags().Int64Var(&p.limit, "limit", defaultLimit, "maximum number of "+rows)
-	cmd.Flags().StringVar(&p.token, "page-token", "", "where to go on, as an earlier list has said")
+	cmd.Flags().StringVar(&p.token, "page-token", "", "continue at the token that an earlier page printed")
 	cmd.Flags().BoolVar(&p.all, "all", false, "all "+rows+", without a limit")
 }
 
@@ -48,7 +48,7 @@ func (p *paging) end(cmd *cobra.Command, token string, err, failed error) error 
 	if err = errors.Join(err, failed); token == "" {
 		return err
 	}
-	return errors.Join(err, printf(cmd.ErrOrStderr(), "there may be more: go on with --page-token %s\n", token))
+	return errors.Join(err, printf(cmd.ErrOrStderr(), "there may be more: continue with --page-token %s\n", token))
 }
 
 // listCommand lists the types of entities, or the entities of a type.
@@ -56,11 +56,13 @@ func listCommand() *cobra.Command {
 	var prefix string
 	var pages paging
 	cmd := &cobra.Command{
-		Use: "list [TYPE]", Short: "List the stored entities of a type, or the types with their numbers",
-		Long: `List the stored entities of a type, or without a type all types with their numbers of entities, which are counted.
+		Use: "list [TYPE]", Short: "List the stored entities of a type, or the types",
+		Long: `List the stored entities of a type. Without a type, list the types and count their entities, up to --limit of a type
+in each partition: a type that has more is listed as "at least". With --all they are counted to the end, which takes
+about a second for a million.
 
-Entities are listed as they are stored, partition after partition, in the order of the length of their ids and then of
-the ids. Those whose value was deleted are left out. The list is read in pages, each of one moment.`,
+Entities are listed partition by partition, ordered by the length of their ids and then by id. Deleted values are left
+out. Each page is a consistent snapshot; the list as a whole is not.`,
 		Example: "  millrace list\n  millrace list cart\n  millrace list cart --prefix 2026- --limit 20\n  millrace list cart --all -o name",
 		Args:    atMost(1, "at most one type of entities"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -73,7 +75,7 @@ the ids. Those whose value was deleted are left out. The list is read in pages, 
 					return usagef("--prefix and --page-token need a type of entities, as in `list cart`")
 				}
 				return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
-					return listTypes(ctx, cmd, a)
+					return listTypes(ctx, cmd, a, most)
 				})
 			}
 			r := &adminv1.ListEntitiesRequest{Type: args[0], Prefix: prefix, Limit: most, PageToken: pages.token}
@@ -87,7 +89,7 @@ the ids. Those whose value was deleted are left out. The list is read in pages, 
 				}
 				token := ""
 				l := newList(outputOf(cmd, cmd.OutOrStdout()), entityRows())
-				err = drain(stream.Recv, func(page *adminv1.ListEntitiesResponse) error {
+				err = receiveAll(stream.Recv, func(page *adminv1.ListEntitiesResponse) error {
 					token = page.GetNextPageToken()
 					return l.page(page.GetEntities())
 				})
@@ -115,6 +117,8 @@ func entityRows() kindOf[*adminv1.StoredEntity] {
 			{"VALUE", func(e entity) string { return show(e.GetValue()) }},
 		},
 		name: name,
+		// A partition is a page, and each page a block of the table.
+		widths: []int{24, len("event sourced"), len("EVENTS"), len("15:1000000"), 1},
 	}
 }
 
@@ -123,22 +127,34 @@ type typeRow struct {
 	Type     string `json:"type"`
 	Kind     string `json:"kind"`
 	Entities int64  `json:"entities"`
+	// More: not all were counted.
+	More bool `json:"more"`
 }
 
-// listTypes adds up the counts of all partitions.
-func listTypes(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient) error {
-	stream, err := a.CountEntities(ctx, &adminv1.CountEntitiesRequest{})
+// count is the number as a table shows it.
+func (r *typeRow) count() string {
+	if r.More {
+		return fmt.Sprintf("at least %d", r.Entities)
+	}
+	return strconv.FormatInt(r.Entities, 10)
+}
+
+// listTypes adds up the counts of all partitions. In each at most so many entities of a type are
+// counted, since counting takes its time; 0: all.
+func listTypes(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceClient, most int64) error {
+	stream, err := a.CountEntities(ctx, &adminv1.CountEntitiesRequest{Limit: most})
 	if err != nil {
 		return err
 	}
 	var rows []*typeRow
-	if err := drain(stream.Recv, func(counts *adminv1.CountEntitiesResponse) error {
+	if err := receiveAll(stream.Recv, func(counts *adminv1.CountEntitiesResponse) error {
 		for _, c := range counts.GetTypes() {
 			i := slices.IndexFunc(rows, func(r *typeRow) bool { return r.Type == c.GetType() })
 			if i < 0 {
 				i, rows = len(rows), append(rows, &typeRow{Type: c.GetType(), Kind: c.GetKind()})
 			}
 			rows[i].Entities += c.GetEntities()
+			rows[i].More = rows[i].More || c.GetMore()
 		}
 		return nil
 	}); err != nil {
@@ -153,7 +169,7 @@ func listTypes(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceCl
 		columns: []column[*typeRow]{
 			{"TYPE", func(r *typeRow) string { return r.Type }},
 			{"KIND", func(r *typeRow) string { return r.Kind }},
-			{"ENTITIES", func(r *typeRow) string { return strconv.FormatInt(r.Entities, 10) }},
+			{"ENTITIES", (*typeRow).count},
 		},
 		name: func(r *typeRow) string { return r.Type },
 	}, rows)
@@ -164,8 +180,8 @@ func timersCommand() *cobra.Command {
 	var pages paging
 	cmd := &cobra.Command{
 		Use: "timers [TYPE[/ID]]", Short: "List pending timers: of all entities, of a type, or of one entity",
-		Long: `List pending timers: of all entities, of a type, or of one entity. They are listed partition after partition, in the
-order in which they are due; those of one entity by name.`,
+		Long: `List pending timers: of all entities, of a type, or of one entity. They are listed partition by partition, ordered
+by due time; those of one entity are ordered by name.`,
 		Example: "  millrace timers\n  millrace timers cart\n  millrace timers cart/42",
 		Args:    atMost(1, "at most one type or entity, as in cart or cart/42"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -188,7 +204,7 @@ order in which they are due; those of one entity by name.`,
 				}
 				token := ""
 				l := newList(outputOf(cmd, cmd.OutOrStdout()), timerRows())
-				err = drain(stream.Recv, func(page *adminv1.ListTimersResponse) error {
+				err = receiveAll(stream.Recv, func(page *adminv1.ListTimersResponse) error {
 					token = page.GetNextPageToken()
 					return l.page(page.GetTimers())
 				})

@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-io/millrace/internal/app/node"
 	"github.com/millrace-io/millrace/internal/leaktest"
 	"github.com/millrace-io/millrace/sdk"
+	"github.com/millrace-io/millrace/tests/kit"
 )
 
 func TestMain(m *testing.M) {
@@ -34,6 +35,7 @@ func TestMain(m *testing.M) {
 		}
 		Main(Program{Name: "millrace", Examples: f})
 	}
+	kit.HearHangUps()
 	leaktest.Main(m)
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/millrace-io/millrace/internal/plural"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -298,29 +299,13 @@ func show(c *adminv1.Content) string {
 	}
 	name := c.GetTypeUrl()[strings.LastIndexByte(c.GetTypeUrl(), '/')+1:]
 	if c.GetJson() == "" {
-		return fmt.Sprintf("%s (%s)", name, plural(len(c.GetValue()), "byte"))
+		return fmt.Sprintf("%s (%s)", name, plural.Of(len(c.GetValue()), "byte"))
 	}
 	body := []byte(c.GetJson())
 	if b, err := compact(body); err == nil {
 		body = b
 	}
 	return fmt.Sprintf("%s %s", name, body)
-}
-
-// integer is any type of whole numbers.
-type integer interface {
-	~int | ~int32 | ~int64 | ~uint32 | ~uint64
-}
-
-// plural returns a number with its noun, as in "1 worker" and "2 workers".
-func plural[N integer](n N, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	if stem, found := strings.CutSuffix(noun, "y"); found {
-		return fmt.Sprintf("%d %sies", n, stem)
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func when(t *timestamppb.Timestamp) string {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/millrace-io/millrace/internal/plural"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -98,13 +99,13 @@ func listParked(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceC
 		if kept == 1 {
 			were = "was"
 		}
-		hint = fmt.Sprintf("%s %s refused by their targets: millrace parked --refused\n", plural(kept, "effect"), were)
+		hint = fmt.Sprintf("%s %s refused by their targets: millrace parked --refused\n", plural.Of(kept, "effect"), were)
 	}
 	if total == 0 {
 		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "no %s effects\n%s", what, hint)
 		return err
 	}
-	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%d of %s\n%s", l.rows, plural(total, what+" effect"), hint)
+	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%d of %s\n%s", l.rows, plural.Of(total, what+" effect"), hint)
 	return err
 }
 
@@ -136,8 +137,9 @@ func parkedError(e *adminv1.ParkedEffect) string {
 func resolve(use, short, done string, drop bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use + " [PARTITION:OFFSET]", Short: short,
-		Long: short + `: the one named by PARTITION:OFFSET, or with --all those selected by the other flags. It may be repeated:
-resolved effects are skipped. With --refused it is for effects that were refused by their targets.`,
+		Long: short + `: the one named by PARTITION:OFFSET, or with
+--all those selected by the other flags. It may be repeated: resolved effects are skipped. With --refused it is for
+effects that were refused by their targets.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("expected one effect, as in 3:1207, or --all")

@@ -7,7 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-io/millrace/internal/app/node"
+	"github.com/millrace-io/millrace/internal/app/scaffold"
 )
 
 // Program describes a millrace binary.
@@ -61,9 +64,18 @@ func (p Program) Run(ctx context.Context, args []string, stdin io.Reader, stdout
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), message(err))
+		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), inOwnName(message(err), p.command()))
 	}
 	return exitCode(err)
+}
+
+// command is how this program is called.
+func (p Program) command() string { return cmp.Or(p.Name, invocation()) }
+
+// inOwnName returns a text whose commands are those of a program that is called in another way than
+// millrace.
+func inOwnName(text, command string) string {
+	return strings.ReplaceAll(text, "`millrace ", "`"+command+" ")
 }
 
 // isRootFlag reports whether an argument is for the program as a whole, not for its default
@@ -75,7 +87,7 @@ func isRootFlag(arg string) bool {
 func (p Program) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           cmp.Or(p.Name, filepath.Base(os.Args[0])),
-		Short:         "Stateful services as easy as functions",
+		Short:         "Durable, stateful services on an event log",
 		Long:          "Durable, stateful services on an event log: every change is persisted before the caller gets a response.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -89,13 +101,30 @@ func (p Program) root() *cobra.Command {
 	root.AddCommand(p.dev(), p.run(), p.gateway(), call(), get(), listCommand(), timersCommand(), history(),
 		p.logGroup(), parked(), repairCommand(),
 		statusCommand(), clusterGroup(),
-		partitionsCommand(), drainCommand(), p.config(), version())
+		partitionsCommand(), drainCommand(), p.check(), diffCommand(), applyCommand(), definitionsCommand(), p.gen(),
+		projectionGroup(), queryCommand(), p.config(), version())
 	if p.Source != nil {
 		root.AddCommand(p.newModule())
 	}
 	root.AddCommand(exitCodes())
 	root.SetHelpCommand(helpCommand(root))
+	if p.Default != "" {
+		root.Long += fmt.Sprintf("\n\nWithout a command it runs `%s %s`.", root.Name(), p.Default)
+	}
+	ownExamples(root, root.Name())
 	return root
+}
+
+// exampleOf matches a call of millrace in an example.
+var exampleOf = regexp.MustCompile(`(?m)(^  |\| )millrace `)
+
+// ownExamples gives the help of all commands the name of the program.
+func ownExamples(cmd *cobra.Command, name string) {
+	cmd.Example = exampleOf.ReplaceAllString(cmd.Example, "${1}"+name+" ")
+	cmd.Long = inOwnName(cmd.Long, name)
+	for _, below := range cmd.Commands() {
+		ownExamples(below, name)
+	}
 }
 
 // version prints the version.
@@ -126,30 +155,77 @@ const release = "0.1.0-dev"
 
 // Version returns the release and the commit that it was built from, when that is known.
 func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return release
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return release + "+" + s.Value[:12]
-		}
-	}
-	return release
+	info, _ := debug.ReadBuildInfo()
+	return versionOf(info)
 }
 
-// invocation returns the command line prefix that runs this program again.
+// revisionLength is how much of a commit is shown: as much as a version without a tag has.
+const revisionLength = 12
+
+// versionOf is Version. info may be nil. The commit in a program of another module is that
+// module's; ours is at most in the version under which it depends on us.
+func versionOf(info *debug.BuildInfo) string {
+	revision := ""
+	switch {
+	case info == nil:
+	case info.Main.Path == scaffold.ModulePath:
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	default:
+		for _, d := range info.Deps {
+			if d.Path == scaffold.ModulePath && d.Replace == nil {
+				revision = d.Version[strings.LastIndexByte(d.Version, '-')+1:]
+			}
+		}
+	}
+	if len(revision) < revisionLength {
+		return release
+	}
+	return release + "+" + revision[:revisionLength]
+}
+
+// invocation returns the command line prefix that runs this program again, from the same directory.
 func invocation() string {
 	info, _ := debug.ReadBuildInfo()
 	return invocationOf(os.Args[0], info)
 }
 
-// invocationOf recognizes a program that `go run` has built in the build cache. info may be nil.
+// builtByRun matches the path of a program that `go run` has built, in a temporary folder or in the
+// build cache, whose name may be any.
+var builtByRun = regexp.MustCompile(`/go-build\d*/|/[0-9a-f]{2}/[0-9a-f]{64}-d/`)
+
+// invocationOf recognizes a program that `go run` has built. info may be nil. Another one is called
+// as it was, and by its name alone where that is on PATH.
 func invocationOf(program string, info *debug.BuildInfo) string {
-	if info != nil && info.Main.Path != "" && strings.Contains(filepath.ToSlash(program), "/go-build") {
-		if below, inside := strings.CutPrefix(info.Path, info.Main.Path); inside {
-			return "go run ." + below
+	name := filepath.Base(program)
+	if builtByRun.MatchString(filepath.ToSlash(program)) {
+		if info != nil && info.Main.Path != "" {
+			if below, inside := strings.CutPrefix(info.Path, info.Main.Path); inside {
+				return "go run ." + below
+			}
 		}
+		return name
 	}
-	return filepath.Base(program)
+	if program == name {
+		return name // the shell has found it on PATH
+	}
+	if found, err := exec.LookPath(name); err == nil && sameFile(found, program) {
+		return name
+	}
+	if strings.ContainsAny(program, " \t'\"\\$`&;()<>|*?[]#~!{}") {
+		return "'" + strings.ReplaceAll(program, "'", `'\''`) + "'"
+	}
+	return program
+}
+
+func sameFile(one, other string) bool {
+	a, err := os.Stat(one)
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(other) //nolint:gosec // the program that runs
+	return err == nil && os.SameFile(a, b)
 }

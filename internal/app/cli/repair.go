@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/millrace-io/millrace/internal/plural"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -145,8 +146,8 @@ func printHalted(w io.Writer, p *adminv1.HaltedPartition) error {
 			p.GetLogTopicId())})
 	}
 	rows = append(rows, []string{"only in the store", fmt.Sprintf("%s of %s, %s, %s, %s",
-		plural(p.GetLostRecords(), "record"), plural(p.GetLostEntities(), "entity"), plural(p.GetLostCommands(), "answer"),
-		plural(p.GetLostEffects(), "open effect"), plural(p.GetLostTimers(), "timer"))})
+		plural.Of(p.GetLostRecords(), "record"), plural.Of(p.GetLostEntities(), "entity"), plural.Of(p.GetLostCommands(), "answer"),
+		plural.Of(p.GetLostEffects(), "open effect"), plural.Of(p.GetLostTimers(), "timer"))})
 	if len(p.GetExamples()) > 0 {
 		more := ""
 		if int64(len(p.GetExamples())) < p.GetLostEntities() {
@@ -205,7 +206,7 @@ func runRepair(ctx context.Context, cmd *cobra.Command, a adminv1.AdminServiceCl
 		name: func(*adminv1.RepairResponse) string { return strconv.Itoa(int(partition)) },
 	})
 	last := ""
-	return drain(stream.Recv, func(r *adminv1.RepairResponse) error {
+	return receiveAll(stream.Recv, func(r *adminv1.RepairResponse) error {
 		switch {
 		case o.format == formatName && !r.GetDone():
 			return nil
@@ -232,9 +233,9 @@ func printRepaired(w io.Writer, partition int32, choice adminv1.RepairChoice, r 
 		did = "would be appended"
 	}
 	if choice == adminv1.RepairChoice_REPAIR_CHOICE_PREVIEW || choice == adminv1.RepairChoice_REPAIR_CHOICE_APPEND_IMAGE {
-		err := printf(w, "%s: %s: %s and %s of %s, %s, %s, %s\n", did, plural(r.GetRecords(), "record"),
-			plural(r.GetEvents(), "event"), plural(r.GetValues(), "value"), plural(r.GetEntities(), "entity"),
-			plural(r.GetAnswers(), "answer"), plural(r.GetEffects(), "effect"), plural(r.GetTimers(), "timer"))
+		err := printf(w, "%s: %s: %s and %s of %s, %s, %s, %s\n", did, plural.Of(r.GetRecords(), "record"),
+			plural.Of(r.GetEvents(), "event"), plural.Of(r.GetValues(), "value"), plural.Of(r.GetEntities(), "entity"),
+			plural.Of(r.GetAnswers(), "answer"), plural.Of(r.GetEffects(), "effect"), plural.Of(r.GetTimers(), "timer"))
 		if err != nil {
 			return err
 		}

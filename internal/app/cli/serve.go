@@ -43,7 +43,7 @@ directory, hidden directories and node_modules are never watched.`,
 			case local == nil && len(command) == 0:
 				local = p.Examples
 			}
-			return p.serve(cmd, node.Options{Local: local, Command: command, Watch: watch}, startWorker)
+			return p.serve(cmd, node.Options{Local: local, Command: command, Watch: watch, Dev: true}, startWorker)
 		},
 	}
 	cmd.Flags().StringArrayVar(&watch, "watch", nil,
@@ -180,7 +180,9 @@ func announce(ctx context.Context, w io.Writer, command string, n process, settl
 	case <-n.Waiting():
 		settled()
 		b.place(ctx)
-		fmt.Fprintf(w, "\n%v\n", n.NotReady())
+		if why := n.NotReady(); why != nil { // it may have become ready since
+			fmt.Fprintf(w, "\n%s\n", inOwnName(why.Error(), invocation()))
+		}
 		select {
 		case <-n.Done():
 			return
@@ -195,9 +197,22 @@ func announce(ctx context.Context, w io.Writer, command string, n process, settl
 func logHandler(w io.Writer, c *node.Config) slog.Handler {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // checked by Validate
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: asText}
 	if c.LogFormat == "json" || (c.LogFormat == "auto" && !isTerminal(w)) {
 		return slog.NewJSONHandler(w, options)
 	}
 	return slog.NewTextHandler(w, options)
+}
+
+// asText gives a value the text that it has for people, in JSON too: the name of a state instead of
+// its number, 1.5s instead of nanoseconds.
+func asText(_ []string, a slog.Attr) slog.Attr {
+	if kind := a.Value.Kind(); kind != slog.KindAny && kind != slog.KindDuration {
+		return a
+	}
+	v, hasText := a.Value.Any().(fmt.Stringer)
+	if _, isError := a.Value.Any().(error); hasText && !isError {
+		a.Value = slog.StringValue(v.String())
+	}
+	return a
 }

@@ -135,6 +135,26 @@ func TestDefaultCommand(t *testing.T) {
 	}
 }
 
+// TestHelpHasTheProgramsName: help and errors of a program are about that program, not about
+// millrace, and tell what it does without a command.
+func TestHelpHasTheProgramsName(t *testing.T) {
+	p := Program{Name: "counter", Local: function(t, counter.Service), Default: "dev"}
+	r := p.runIn(t, false, "", "--help")
+	mustContain(t, "the help", r.stdout, "Without a command it runs `counter dev`.")
+	if strings.Contains(r.stdout, "millrace") {
+		t.Errorf("the help names millrace:\n%s", r.stdout)
+	}
+	for _, cmd := range p.root().Commands() {
+		for _, cmd := range append(cmd.Commands(), cmd) {
+			if strings.Contains(cmd.Example, "  millrace ") || strings.Contains(cmd.Long, "`millrace ") {
+				t.Errorf("the help of %s names millrace:\n%s\n%s", cmd.CommandPath(), cmd.Long, cmd.Example)
+			}
+		}
+	}
+	mustContain(t, "the error", p.runIn(t, false, "", "status", "--admin", kit.FreeAddress(t)).stderr,
+		"start it with `counter dev`")
+}
+
 // slowCounter is a counter whose Increment waits for the test.
 func slowCounter(entered chan<- struct{}, open <-chan struct{}) *sdk.Service {
 	return sdk.Value("counter",
@@ -318,6 +338,8 @@ func TestWrongPortIsNamed(t *testing.T) {
 	} {
 		if r := p.runIn(t, false, "", strings.Fields(line)...); r.code != exitUsage || !strings.Contains(r.stderr, want) {
 			t.Errorf("%s: exit code %d, %s", line, r.code, r.stderr)
+		} else if strings.HasPrefix(line, "call ") && !strings.HasPrefix(r.stderr, "outcome not_applied\n") {
+			t.Errorf("%s: %s", line, r.stderr)
 		}
 	}
 	s.stop(t)
@@ -328,7 +350,7 @@ func TestUnknownVariableIsWarnedOf(t *testing.T) {
 	t.Setenv("MILLRACE_LISTN", "x")
 	for _, line := range []string{"version", "config"} {
 		r := tool(t).runIn(t, false, "", line)
-		if r.code != exitOK || r.stderr != "warning: environment MILLRACE_LISTN is no setting: did you mean MILLRACE_LISTEN?\n" {
+		if r.code != exitOK || r.stderr != "warning: environment MILLRACE_LISTN is not a setting: did you mean MILLRACE_LISTEN?\n" {
 			t.Errorf("%s: exit code %d, %q", line, r.code, r.stderr)
 		}
 	}
@@ -346,6 +368,11 @@ func TestMessages(t *testing.T) {
 }
 
 func TestInvocation(t *testing.T) {
+	onPath := t.TempDir()
+	if err := os.WriteFile(filepath.Join(onPath, "millrace"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", onPath)
 	info := &debug.BuildInfo{Path: "example.org/shop/cmd/cart", Main: debug.Module{Path: "example.org/shop"}}
 	top := &debug.BuildInfo{Path: "example.org/shop", Main: debug.Module{Path: "example.org/shop"}}
 	for _, tc := range []struct {
@@ -354,11 +381,14 @@ func TestInvocation(t *testing.T) {
 		want    string
 	}{
 		{"/home/ann/.cache/go-build/ab/abcdef-d/cart", info, "go run ./cmd/cart"},
+		{"/var/cache/go/3f/3f" + strings.Repeat("0a", 31) + "-d/cart", info, "go run ./cmd/cart"}, // GOCACHE
 		{"/tmp/go-build123/b001/exe/cart", info, "go run ./cmd/cart"},
 		{"/tmp/go-build123/b001/exe/shop", top, "go run ."},
 		{"/tmp/go-build123/b001/exe/cart", nil, "cart"},
-		{"/usr/local/bin/millrace", info, "millrace"},
-		{"bin/millrace", info, "millrace"},
+		{"millrace", info, "millrace"},
+		{filepath.Join(onPath, "millrace"), info, "millrace"},
+		{"bin/millrace", info, "bin/millrace"},
+		{"/opt/of ann/millrace", info, "'/opt/of ann/millrace'"},
 	} {
 		if got := invocationOf(tc.program, tc.info); got != tc.want {
 			t.Errorf("%s: %q, want %q", tc.program, got, tc.want)
@@ -495,5 +525,21 @@ func TestLogFormats(t *testing.T) {
 		if got := out.String(); !strings.Contains(got, tc.want) || strings.Contains(got, "y\n") {
 			t.Errorf("%s, terminal %v: %s", tc.format, tc.terminal, got)
 		}
+	}
+}
+
+// TestLogHasNames: what has a text for people is logged by it, also as JSON.
+func TestLogHasNames(t *testing.T) {
+	for _, format := range []string{"json", "text"} {
+		out := newScreen(false)
+		c := node.Defaults()
+		c.LogFormat = format
+		slog.New(logHandler(out, c)).Warn("x", "took", 1500*time.Millisecond, "code", codes.NotFound,
+			"error", status.Error(codes.NotFound, "gone"), "n", 3)
+		want := `"level":"WARN","msg":"x","took":"1.5s","code":"NotFound","error":"rpc error: code = NotFound desc = gone","n":3}`
+		if format == "text" {
+			want = `level=WARN msg=x took=1.5s code=NotFound error="rpc error: code = NotFound desc = gone" n=3`
+		}
+		mustContain(t, "the log", out.String(), want)
 	}
 }

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -49,6 +50,16 @@ func millraceProcess(t *testing.T, args ...string) (cmd *exec.Cmd, output *os.Fi
 		t.Fatal(err)
 	}
 	return cmd, output
+}
+
+// ending reads what a process prints until it has ended, and returns why it ended. One that does
+// not end in time is killed.
+func ending(cmd *exec.Cmd, output io.Reader) (string, error) {
+	text, err := io.ReadAll(output)
+	if err != nil {
+		err = errors.Join(err, cmd.Process.Kill())
+	}
+	return string(text), errors.Join(err, cmd.Wait())
 }
 
 // lineWith reads until a line that contains the word, and returns what follows.
@@ -106,8 +117,7 @@ func TestHangUpEndsEveryServerInOrder(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	text, _ := io.ReadAll(rest)
-	if err := cmd.Wait(); err != nil || !strings.Contains(string(text), "shutting down (hangup)") {
+	if text, err := ending(cmd, rest); err != nil || !strings.Contains(text, "shutting down (hangup)") {
 		t.Errorf("%v\n%s", err, text)
 	}
 }
@@ -140,8 +150,7 @@ func TestNohupOutlivesTheTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	text, _ := io.ReadAll(rest)
-	if err := cmd.Wait(); err != nil || !strings.Contains(string(text), "shutting down (terminated)") {
+	if text, err := ending(cmd, rest); err != nil || !strings.Contains(text, "shutting down (terminated)") {
 		t.Errorf("%v\n%s", err, text)
 	}
 }

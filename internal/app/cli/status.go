@@ -69,7 +69,7 @@ func printStatus(w io.Writer, s *adminv1.StatusResponse) error {
 		return err
 	}
 	return errors.Join(section(w, taskRows(), s.GetTasks()), section(w, partitionRows(), s.GetPartitions()),
-		section(w, stalenessRows(), s.GetStaleness()))
+		section(w, datasetRows(), s.GetProjections()), section(w, stalenessRows(), s.GetStaleness()))
 }
 
 // section prints a table below others; nothing if it has no rows.
@@ -158,7 +158,7 @@ func partitionRows() kindOf[*adminv1.PartitionStatus] {
 		{"WAITING", func(p partition) string { return strconv.FormatInt(p.GetWaitingCommands(), 10) }},
 		{"EFFECTS", effects},
 		{"TIMERS", timers},
-		{"STALE", func(p partition) string { return strconv.FormatUint(p.GetStaleRecords(), 10) }},
+		{"VOID", func(p partition) string { return strconv.FormatUint(p.GetVoidRecords(), 10) }},
 		{"FOREIGN", func(p partition) string { return strconv.FormatUint(p.GetForeignRecords(), 10) }},
 		{"LAST ERROR", func(p partition) string { return lastError(p.GetLastErrorTime(), p.GetLastError()) }},
 	}}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/millrace-io/millrace/internal/mutation"
 )
 
 // This file is about text of others: ids, errors, evidence and content. A terminal obeys control
@@ -19,7 +21,12 @@ func hidden(r rune) bool {
 }
 
 // visible returns text on one line, with hidden runes and invalid bytes escaped as in Go.
-func visible(text string) string { return escape(text, "") }
+func visible(text string) string {
+	if mutation.On(mutation.Visible) {
+		return text
+	}
+	return escape(text, "")
+}
 
 // visibleLines is visible for a message that may have several lines: those after the first are
 // indented, so that none of them looks like one of ours.

@@ -5,8 +5,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/cockroachdb/datadriven"
+	"github.com/spf13/cobra"
 )
 
 // TestHelp compares the help of every command with testdata/help; -rewrite writes it anew.
@@ -50,6 +52,25 @@ func TestHelpIsComplete(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestHelpIsWrapped: the texts of a help fit a terminal of 120 columns, and end without a newline.
+func TestHelpIsWrapped(t *testing.T) {
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
+		for line := range strings.SplitSeq(cmd.Long, "\n") {
+			if n := utf8.RuneCountInString(line); n > 120 {
+				t.Errorf("%s: a line of %d columns: %s", cmd.CommandPath(), n, line)
+			}
+		}
+		if strings.HasSuffix(cmd.Long, "\n") {
+			t.Errorf("%s: its help ends with a newline", cmd.CommandPath())
+		}
+		for _, below := range cmd.Commands() {
+			check(below)
+		}
+	}
+	check(tool(t).root())
 }
 
 // TestTranscript runs command lines against a process, on a terminal and in a pipe, and compares

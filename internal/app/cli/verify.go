@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/millrace-io/millrace/internal/app/node"
+	"github.com/millrace-io/millrace/internal/plural"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -49,7 +50,7 @@ memory for each event-sourced entity of a partition. The exit code is 6 if there
 				if err != nil {
 					return err
 				}
-				return drain(stream.Recv, s.take)
+				return receiveAll(stream.Recv, s.take)
 			}))
 		},
 	}
@@ -131,15 +132,15 @@ func (s *verification) summary(partition int32, sum *adminv1.VerifySummary) erro
 	}
 	verdict := "ok"
 	if sum.GetFindings() > 0 {
-		verdict = strings.ToUpper(plural(sum.GetFindings(), "finding"))
+		verdict = strings.ToUpper(plural.Of(sum.GetFindings(), "finding"))
 	}
 	if sum.GetUnreadable() != "" {
 		verdict = "UNREADABLE"
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "partition %d: %s; offsets %d to %d, %s, %s, %s of %s", partition, verdict,
-		sum.GetStartOffset(), sum.GetNextOffset(), plural(sum.GetClaims(), "claim"),
-		plural(sum.GetRecords(), "effective record"), plural(sum.GetEvents(), "event"), plural(sum.GetEntities(), "entity"))
+		sum.GetStartOffset(), sum.GetNextOffset(), plural.Of(sum.GetClaims(), "claim"),
+		plural.Of(sum.GetRecords(), "effective record"), plural.Of(sum.GetEvents(), "event"), plural.Of(sum.GetEntities(), "entity"))
 	for _, more := range []struct {
 		n    uint64
 		what string
@@ -150,11 +151,11 @@ func (s *verification) summary(partition int32, sum *adminv1.VerifySummary) erro
 		{sum.GetRepairs(), "repair"},
 	} {
 		if more.n > 0 {
-			text.WriteString(", " + plural(more.n, more.what))
+			text.WriteString(", " + plural.Of(more.n, more.what))
 		}
 	}
 	if n := sum.GetJumps(); n > 0 {
-		text.WriteString(", " + plural(n, "snapshot") + " without earlier events")
+		text.WriteString(", " + plural.Of(n, "snapshot") + " without earlier events")
 	}
 	if sum.GetComparedOffset() >= 0 {
 		fmt.Fprintf(&text, "; store compared at offset %d", sum.GetComparedOffset())

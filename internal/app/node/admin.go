@@ -58,6 +58,11 @@ func (p workerProcess) Worker() *admin.Worker {
 	}
 }
 
+// ReadSide returns what is defined, and how the rows on this worker stand.
+func (p workerProcess) ReadSide() *admin.ReadSide {
+	return &admin.ReadSide{Definitions: p.readSide.definitions, Projections: p.readSide.engine.Status}
+}
+
 // gatewayProcess is a gateway as its admin service sees it.
 type gatewayProcess struct{ *Gateway }
 
@@ -83,12 +88,15 @@ func (p gatewayProcess) Catalog() (catalog *discovery.Catalog, hosting string) {
 // App returns the app of the gateway.
 func (p gatewayProcess) App() admin.App {
 	return admin.App{
-		Name: p.config.App, Layout: p.layout, Routes: p.routes, Client: p.client, Carried: p.forwarder.Counts(),
+		Name: p.config.App, Layout: p.layout, Routes: p.routes, Client: p.client, Carried: p.router.Counts(),
 	}
 }
 
 // Worker returns nil.
 func (p gatewayProcess) Worker() *admin.Worker { return nil }
+
+// ReadSide returns nil: workers know what is defined.
+func (p gatewayProcess) ReadSide() *admin.ReadSide { return nil }
 
 // tasks lists the tasks of a process, each with what is wrong with it.
 func (p *process) tasks() []*adminv1.TaskStatus {
@@ -110,7 +118,7 @@ func (p *process) tasks() []*adminv1.TaskStatus {
 // taskStatus lists the node's tasks, and what works below them.
 func (n *Node) taskStatus() []*adminv1.TaskStatus {
 	all := n.tasks()
-	for _, l := range n.loops {
+	for _, l := range n.shownLoops() {
 		t := &adminv1.TaskStatus{Name: l.name, State: string(lifecycle.Running)}
 		at, err := l.last()
 		setError(t, at, err)

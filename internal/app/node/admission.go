@@ -35,7 +35,7 @@ type NotOfAppError struct {
 
 // Error has both lists.
 func (e *NotOfAppError) Error() string {
-	return fmt.Sprintf("this worker is not one of app %s, and has taken nothing: %v. This worker serves: %s. %s serves: %s. %s",
+	return fmt.Sprintf("this worker is not one of app %s, and owns nothing: %v. This worker serves: %s. %s serves: %s. %s",
 		e.App, e.Why, e.Own, e.Other, e.Others, e.Remedy)
 }
 
@@ -43,8 +43,8 @@ func (e *NotOfAppError) Error() string {
 func (e *NotOfAppError) Unwrap() error { return e.Why }
 
 const (
-	anotherName = "If it is another service give it an app name of its own, with --app. Workers of one app may serve more or less than one another, but not something else; docs/cluster.md says what may change, and in which order"
-	itIsMeant   = "If it is another service give it an app name of its own, with --app. If the old entities are to be left behind start it with --services-changed"
+	anotherName = "If it is another service, give it an app name of its own, with --app. Workers of one app may serve different versions of its services, but not other services; docs/cluster.md says what may change, and in which order"
+	itIsMeant   = "If it is another service, give it an app name of its own, with --app. To leave the old entities behind, start it with --services-changed"
 )
 
 func (n *Node) notOfApp(catalog *discovery.Catalog, other, others string, why error, remedy string) error {
@@ -56,7 +56,7 @@ func (n *Node) notOfApp(catalog *discovery.Catalog, other, others string, why er
 
 // serves is what this worker announces of its services when it joins.
 func (n *Node) serves() string {
-	catalog, _ := n.readiness.look()
+	catalog, _ := n.readiness.user()
 	if catalog == nil {
 		return ""
 	}
@@ -65,7 +65,7 @@ func (n *Node) serves() string {
 
 // entityTypes are those that the function serves.
 func (n *Node) entityTypes() []string {
-	catalog, _ := n.readiness.look()
+	catalog, _ := n.readiness.user()
 	if catalog == nil {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (n *Node) admit(ctx context.Context) (bool, error) {
 		<-ended //nolint:errcheck // it was cancelled
 	}()
 	for attempt := 1; ; attempt++ {
-		table, changed := seen.Look()
+		table, changed := seen.Watch()
 		if table != nil {
 			unknown, err := n.belongs(ctx, table, catalog)
 			if err == nil && unknown == nil && len(others(table, n.identity.Worker)) == 0 {
@@ -131,7 +131,7 @@ func (n *Node) admit(ctx context.Context) (bool, error) {
 // awaitFunction returns what the function serves, nil when ctx ends before that is known.
 func (n *Node) awaitFunction(ctx context.Context) *discovery.Catalog {
 	for {
-		catalog, changed := n.readiness.look()
+		catalog, changed := n.readiness.user()
 		if catalog != nil {
 			return catalog
 		}
@@ -153,12 +153,12 @@ func (n *Node) belongs(ctx context.Context, t *broker.Table, catalog *discovery.
 		if m.Name == n.identity.Worker || compared[m.Serves] {
 			continue
 		}
-		if err := n.judgeOffers(m, catalog); err != nil {
+		if err := n.compareOffers(m, catalog); err != nil {
 			return nil, err
 		}
 		other, err := n.catalogOf(ctx, m)
 		if err != nil {
-			unknown = fmt.Errorf("worker %s at %s serves something else, and does not say what: %w", m.Name, m.Address, err)
+			unknown = fmt.Errorf("worker %s at %s serves other services, and does not list them: %w", m.Name, m.Address, err)
 			continue
 		}
 		offers := other.Offers()
@@ -179,8 +179,8 @@ func (n *Node) belongs(ctx context.Context, t *broker.Table, catalog *discovery.
 	return nil, nil
 }
 
-// judgeOffers compares what is served here with the list of another worker, without asking it.
-func (n *Node) judgeOffers(m broker.Member, catalog *discovery.Catalog) error {
+// compareOffers compares what is served here with the list of another worker, without asking it.
+func (n *Node) compareOffers(m broker.Member, catalog *discovery.Catalog) error {
 	offers, err := discovery.DecodeOffers(m.Serves)
 	if err != nil || offers == nil { // from a later release, or too long for the group
 		return nil //nolint:nilerr // the worker itself is asked
@@ -194,7 +194,7 @@ func (n *Node) judgeOffers(m broker.Member, catalog *discovery.Catalog) error {
 // errEnough ends a stream of catalogs with the first one.
 var errEnough = errors.New("one catalog is enough")
 
-// catalogOf asks a worker what it serves.
+// catalogOf asks a worker what its function serves.
 func (n *Node) catalogOf(ctx context.Context, m broker.Member) (*discovery.Catalog, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -208,7 +208,7 @@ func (n *Node) catalogOf(ctx context.Context, m broker.Member) (*discovery.Catal
 		return err
 	})
 	if catalog != nil {
-		return catalog, nil
+		return catalog.User(), nil
 	}
 	return nil, err
 }
@@ -234,19 +234,19 @@ type admission struct {
 
 func (n *Node) admission() *admission { return &admission{node: n} }
 
-// judge returns why this worker has to leave its group. Of two that do not belong together and
+// admit returns why this worker has to leave its group. Of two that do not belong together and
 // joined at the same time, the one with the smaller name stays. It is called by one goroutine.
-func (a *admission) judge(t *broker.Table) error {
+func (a *admission) admit(t *broker.Table) error {
 	self := a.node.identity.Worker
 	if a.admitted || a.node.cluster == nil {
 		return nil
 	}
-	catalog, _ := a.node.readiness.look()
+	catalog, _ := a.node.readiness.user()
 	for _, m := range t.Members {
 		if m.Name == self || m.Serves == "" || m.New && m.Name > self {
 			continue
 		}
-		if err := a.node.judgeOffers(m, catalog); err != nil {
+		if err := a.node.compareOffers(m, catalog); err != nil {
 			return err
 		}
 	}
@@ -274,7 +274,7 @@ func (n *Node) belongsToJournal(ctx context.Context, catalog *discovery.Catalog)
 	for p := int32(0); p < n.topic.Partitions && looked < journalPartitions; p++ {
 		types, err := n.lastTypes(ctx, broker.Partition{Topic: n.topic.Name, ID: p})
 		if err != nil {
-			return fmt.Errorf("look what is in topic %s, partition %d: %w", n.topic.Name, p, err)
+			return fmt.Errorf("inspect topic %s, partition %d: %w", n.topic.Name, p, err)
 		}
 		if len(types) > 0 {
 			looked++
@@ -297,7 +297,7 @@ func (n *Node) belongsToJournal(ctx context.Context, catalog *discovery.Catalog)
 	return n.notOfApp(catalog, "The journal "+n.topic.Name, "entities of type "+strings.Join(types, ", "), errors.New("none of the entity types in its journal is served here"), itIsMeant)
 }
 
-// lastTypes are the entity types that the last records of a partition speak of.
+// lastTypes are the user's entity types that the last records of a partition speak of.
 func (n *Node) lastTypes(ctx context.Context, p broker.Partition) (map[string]bool, error) {
 	end, err := n.log.End(ctx, p)
 	if err != nil {
@@ -320,7 +320,7 @@ func (n *Node) lastTypes(ctx context.Context, p broker.Partition) (map[string]bo
 		if r == nil {
 			return nil, err
 		}
-		if typ, _, isEntity := strings.Cut(string(r.Key), "/"); isEntity {
+		if typ, _, isEntity := strings.Cut(string(r.Key), "/"); isEntity && !discovery.IsReservedType(typ) {
 			types[typ] = true
 		}
 		if c := r.Envelope.Claim; c != nil {

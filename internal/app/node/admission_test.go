@@ -143,7 +143,7 @@ func TestAnotherServiceIsRefused(t *testing.T) {
 	a := newApp(t, 1)
 	c := a.config()
 	c.Worker = "other"
-	refused(t, a.try(c, local(t, "cart")), "has taken nothing", "no entity type is served by both", "This worker serves: shop.v1.CartService",
+	refused(t, a.try(c, local(t, "cart")), "owns nothing", "no entity type is served by both", "This worker serves: shop.v1.CartService",
 		"Worker w0 serves: counter.v1.CounterService", "--app")
 	if claims := a.claims(); claims["other"] != 0 || claims["w0"] == 0 {
 		t.Errorf("claims %v, want none of the other worker", claims)
@@ -207,17 +207,17 @@ func TestOfTwoAtOnceOneLeaves(t *testing.T) {
 		"says nothing":            {broker.Member{Name: "a"}, true},
 		"the same":                {broker.Member{Name: "a", Serves: n.serves()}, true},
 	} {
-		judge := n.admission().judge
-		if err := judge(&broker.Table{Members: []broker.Member{c.other, self}}); (err == nil) != c.stays {
+		admit := n.admission().admit
+		if err := admit(&broker.Table{Members: []broker.Member{c.other, self}}); (err == nil) != c.stays {
 			t.Errorf("%s: %v, want that it stays: %t", name, err, c.stays)
 		}
 	}
-	judge := n.admission().judge
+	admit := n.admission().admit
 	for _, table := range []*broker.Table{
 		{Members: []broker.Member{self}},
 		{Members: []broker.Member{self, {Name: "a", Serves: cart, New: true}}},
 	} {
-		if err := judge(table); err != nil {
+		if err := admit(table); err != nil {
 			t.Errorf("a worker that was there leaves because of a newcomer: %v", err)
 		}
 	}

@@ -14,11 +14,15 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/app/admin"
+	"github.com/millrace-io/millrace/internal/definitions"
 	"github.com/millrace-io/millrace/internal/observe"
 	"github.com/millrace-io/millrace/partitions/peer"
 	"github.com/millrace-io/millrace/partitions/routing"
+	"github.com/millrace-io/millrace/projections/query/remote"
 	"github.com/millrace-io/millrace/proto/gen/cloudstate"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
+	definitionsv1 "github.com/millrace-io/millrace/proto/gen/millrace/definitions/v1"
+	rowsv1 "github.com/millrace-io/millrace/proto/gen/millrace/rows/v1"
 )
 
 const (
@@ -63,11 +67,11 @@ func (n *Node) openCluster(ctx context.Context) error {
 	}
 	n.cluster = c
 	n.onClose(c.close)
-	n.routes.RefreshBy(group.Look) // for a drained worker, which has no membership
+	n.routes.RefreshBy(group.Refresh) // for a drained worker, which has no membership
 	if c.address == "" {
 		c.address = listener.Addr().String()
 		if host, _, _ := net.SplitHostPort(c.address); net.ParseIP(host).IsUnspecified() {
-			return fmt.Errorf("the port for other workers is open on all addresses (%s): say with --advertise under which host:port they reach it", c.address)
+			return fmt.Errorf("the peer port listens on all addresses (%s): set --advertise to the host:port by which other workers reach it", c.address)
 		}
 	}
 	c.public = advertisedPublic(n.config.AdvertisePublic, n.PublicAddress(), c.address)
@@ -80,6 +84,8 @@ func (n *Node) openCluster(ctx context.Context) error {
 		Identity:      identity,
 		MaxFrameBytes: n.config.frameBytes(), Register: func(r grpc.ServiceRegistrar) {
 			adminv1.RegisterAdminServiceServer(r, n.service.ForPeers())
+			definitionsv1.RegisterRevisionServiceServer(r, definitions.NewServer(n.readSide.definitions))
+			rowsv1.RegisterRowsServiceServer(r, remote.NewServer(n.readSide.rows, n.identity.Worker))
 		},
 	})
 	return nil
@@ -162,7 +168,7 @@ func (n *Node) servePeers(ctx context.Context) error {
 	err := n.cluster.server.Shutdown(bounded)
 	switch {
 	case errors.Is(err, peer.ErrHanging):
-		n.logger.Warn("commands of other workers were cut off", observe.Cause, err)
+		n.logger.Warn("commands of other workers were aborted", observe.Cause, err)
 		return nil
 	case err != nil && !errors.Is(err, context.DeadlineExceeded):
 		return err
@@ -173,7 +179,7 @@ func (n *Node) servePeers(ctx context.Context) error {
 // watchMembers keeps a connection to every other worker, and takes dead ones out of the group.
 func (n *Node) watchMembers(ctx context.Context) error {
 	for {
-		table, changed := n.routes.Look()
+		table, changed := n.routes.Watch()
 		n.cluster.client.Watch(others(table, n.identity.Worker))
 		n.checkReady()
 		select {
@@ -208,11 +214,11 @@ func (n *Node) evict(ctx context.Context, dead broker.Member) {
 	n.troubles.note(taskMembers, err)
 	switch {
 	case err != nil:
-		n.logger.Warn("a dead worker could not be taken out of the group; its session will end", observe.Worker, dead.Name,
-			observe.Error, err)
+		n.logger.Warn("dead worker could not be evicted; it stays in the group until its session times out",
+			observe.Worker, dead.Name, observe.Error, err)
 	case evicted:
 		n.cluster.evicted.Add(1)
-		n.logger.Warn("a worker died and was taken out of the group", observe.Worker, dead.Name, observe.Address,
+		n.logger.Warn("dead worker evicted", observe.Worker, dead.Name, observe.Address,
 			dead.Address)
 	}
 }
@@ -229,7 +235,7 @@ func (n *Node) Drain(ctx context.Context, last bool) error {
 		if err := admin.MayDrain(n.config.App, n.routes.Current(), n.identity.Worker, last); err != nil {
 			return err
 		}
-		n.logger.Info("draining: the partitions go to other workers")
+		n.logger.Info("draining: partitions are moving to other workers")
 	}
 	n.manager.Drain()
 	n.checkReady()
@@ -244,7 +250,7 @@ func (n *Node) Drain(ctx context.Context, last bool) error {
 }
 
 // drained is the text in status, readyz and log of a worker that was drained.
-const drained = "drained: owns nothing, sends commands on to others; stop it, or start it again to take partitions"
+const drained = "drained: this worker owns no partitions and forwards calls; stop it, or restart it to take partitions again"
 
 // isDrained reports whether everything was handed over.
 func (n *Node) isDrained() bool {
@@ -271,7 +277,7 @@ func (w *peerWorker) DispatchStream(ctx context.Context, s *entities.Stream) err
 
 // Resolve makes a command of its target.
 func (w *peerWorker) Resolve(t entities.Target) (*entities.Command, error) {
-	return w.node.host.Resolve(t)
+	return w.node.host.Receive(t)
 }
 
 // Position says how far a partition of this worker is.
@@ -281,7 +287,7 @@ func (w *peerWorker) Position(ctx context.Context, partition int32) (int64, erro
 
 // Spec returns what the function serves.
 func (w *peerWorker) Spec() (*cloudstate.EntitySpec, string, <-chan struct{}) {
-	catalog, changed := w.node.readiness.look()
+	catalog, changed := w.node.readiness.watch()
 	if catalog == nil {
 		return nil, "", changed
 	}

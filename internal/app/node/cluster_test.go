@@ -31,6 +31,8 @@ type app struct {
 	logs    []broker.Log
 	// endpoint takes spans; empty: there are none but of calls that ask for it.
 	endpoint string
+	// definitions is the directory that all workers apply; empty: none.
+	definitions string
 }
 
 func newApp(t *testing.T, workers int) *app {
@@ -47,7 +49,7 @@ func (a *app) config() *Config {
 	c := testConfig(a.t)
 	c.Partitions = 4
 	c.Ephemeral = true
-	c.TraceEndpoint, c.TraceSample = a.endpoint, 0
+	c.TraceEndpoint, c.TraceSample, c.Definitions = a.endpoint, 0, a.definitions
 	return c
 }
 
@@ -87,6 +89,7 @@ func (a *app) increment(at string, id string, headers ...string) (int64, error) 
 // TestWorkersShareAnApp: the owner answers, once, whichever worker is asked.
 func TestWorkersShareAnApp(t *testing.T) {
 	a := newApp(t, 3)
+	before := a.forwarded()
 	for i := range 12 {
 		id := fmt.Sprint("c", i)
 		for want, n := range a.workers {
@@ -114,13 +117,18 @@ func TestWorkersShareAnApp(t *testing.T) {
 			t.Errorf("callers of %s were told %v, want two of them the same owner", id, told)
 		}
 	}
-	forwarded := uint64(0)
+	if n := a.forwarded() - before; n != 24+10 {
+		t.Errorf("%d commands were forwarded, want two of three", n)
+	}
+}
+
+// forwarded is how many commands the workers have sent to others.
+func (a *app) forwarded() uint64 {
+	sum := uint64(0)
 	for _, n := range a.workers {
-		forwarded += n.router.Counts().Forwarded
+		sum += n.router.Counts().SentOn
 	}
-	if forwarded != 24+10 {
-		t.Errorf("%d commands were forwarded, want two of three", forwarded)
-	}
+	return sum
 }
 
 // startGateway starts a gateway that ends with the test.
@@ -182,9 +190,9 @@ func TestGatewayServesByWayOfWorkers(t *testing.T) {
 	}
 }
 
-// TestDrainRefusesNobody: a worker hands everything over while callers are busy, and goes on
+// TestDrainRefusesNoCaller: a worker hands everything over while callers are busy, and goes on
 // serving.
-func TestDrainRefusesNobody(t *testing.T) {
+func TestDrainRefusesNoCaller(t *testing.T) {
 	a := newApp(t, 2)
 	var stop atomic.Bool
 	type tally struct {

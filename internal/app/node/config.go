@@ -14,7 +14,7 @@ import (
 	"github.com/millrace-io/millrace/entities/host"
 	"github.com/millrace-io/millrace/gateway"
 	"github.com/millrace-io/millrace/internal/tracing"
-	"github.com/millrace-io/millrace/partitions/core"
+	"github.com/millrace-io/millrace/partitions"
 )
 
 // The settings of each part, which declares them.
@@ -30,34 +30,36 @@ type (
 // settings says what the tags mean.
 type Config struct {
 	Listen          string   `name:"listen" default:"127.0.0.1:9000" help:"address of the public port: gRPC, gRPC-Web, Connect, HTTP/JSON"`
-	Admin           string   `name:"admin" default:"127.0.0.1:9001" help:"address of the admin port: status, metrics, and what the command line asks"`
+	Admin           string   `name:"admin" default:"127.0.0.1:9001" help:"address of the admin port: status, metrics, admin service"`
 	Data            string   `name:"data" default:".millrace" process:"worker" help:"data directory: log/ (the data, on the embedded log) and store/ (a cache)"`
-	Ephemeral       bool     `name:"ephemeral" default:"false" process:"worker" help:"keep everything in memory; it ends with the process"`
-	App             string   `name:"app" default:"" help:"name of the app: the prefix of its topics, and what its workers find each other by. Required with brokers; by default millrace on the embedded log"`
-	Partitions      int      `name:"partitions" default:"16" help:"partitions of a journal that is created, or that the data is of: a power of two up to 4096; a topic may have more, which are left alone"`
-	Worker          string   `name:"worker" default:"" process:"worker" help:"name of this worker; by default one is made and kept in the data directory"`
+	Ephemeral       bool     `name:"ephemeral" default:"false" process:"worker" help:"keep everything in memory; data is lost when the process exits"`
+	App             string   `name:"app" default:"" help:"name of the app: prefix of its topics, and name of the group of its workers; required with brokers, otherwise millrace by default"`
+	Partitions      int      `name:"partitions" default:"16" help:"number of partitions of the journal: a power of two up to 4096; further partitions of its topic are ignored"`
+	Worker          string   `name:"worker" default:"" process:"worker" help:"name of this worker; by default generated, and kept in the data directory"`
 	Brokers         []string `name:"brokers" default:"" help:"Kafka or Redpanda brokers, host:port; none: the embedded log"`
-	Peer            string   `name:"peer" default:"127.0.0.1:9002" process:"worker" help:"address of the port for other workers of the app; only with brokers"`
-	Advertise       string   `name:"advertise" default:"" process:"worker" help:"host:port under which other workers reach the peer port; by default its address"`
-	AdvertisePublic string   `name:"advertise-public" default:"" process:"worker" help:"host:port under which callers reach the public port, as answers of other workers tell them; by default its address, unless only this machine reaches that"`
-	Standbys        int      `name:"standbys" default:"1" min:"0" max:"16" process:"worker" help:"hot standbys of each partition, for fail-over and for reads"`
-	CreateTopics    bool     `name:"create-topics" default:"true" process:"worker" help:"create missing topics; otherwise print the commands that do and stop"`
-	ServicesChanged bool     `name:"services-changed" default:"false" process:"worker" help:"start on a journal although its last workers served other entity types altogether, as after the only service was renamed: entities of the old types stay in the log, and no worker answers for them"`
+	Peer            string   `name:"peer" default:"127.0.0.1:9002" process:"worker" help:"address of the peer port, for other workers of the app; only with brokers"`
+	Advertise       string   `name:"advertise" default:"" process:"worker" help:"host:port by which other workers reach the peer port; by default its address"`
+	AdvertisePublic string   `name:"advertise-public" default:"" process:"worker" help:"host:port by which callers reach the public port, for answers of other workers; by default its address, unless that is a loopback address"`
+	Standbys        int      `name:"standbys" default:"1" min:"0" max:"16" process:"worker" help:"hot standbys per partition, for failover and follower reads"`
+	CreateTopics    bool     `name:"create-topics" default:"true" process:"worker" help:"create missing topics; false: print the commands that create them, and exit"`
+	ServicesChanged bool     `name:"services-changed" default:"false" process:"worker" help:"start although none of the journal's entity types is served any more, as after the only service was renamed; entities of the old types stay in the log and are not served"`
 	kafkaSettings
+
+	Definitions string `name:"definitions" default:"" dev:"definitions" process:"worker" help:"directory with files of definitions (*.yaml): applied when the worker is ready, and again when they change; none: only what millrace apply has applied; with dev ./definitions by default"`
 
 	Function string `name:"function" default:"127.0.0.1:8080" process:"worker" help:"address of the user function"`
 	discoverySettings
 	hostSettings
 
 	gatewaySettings
-	core.Limits
+	partitions.Limits
 	BlockCache int `name:"block-cache" default:"64MiB" unit:"bytes" min:"1" process:"worker" help:"block cache of the store, and of the embedded log"`
 
-	DrainTimeout   time.Duration `name:"drain-timeout" default:"10s" help:"how long calls may finish after a stop was asked for; those that hang then are cut off, and the process ends within 10s more"`
-	DebugEndpoints bool          `name:"debug-endpoints" default:"false" help:"serve Go's profiles at /debug/pprof/ of the admin port"`
-	TraceEndpoint  string        `name:"trace-endpoint" default:"" help:"where spans of calls go, over OTLP/gRPC: host:port, http://host:port or https://host:port; none: there are no spans. OTEL_EXPORTER_OTLP_ENDPOINT is read too"`
-	TraceSample    float64       `name:"trace-sample" default:"1" help:"share of calls that are traced, 0 to 1; calls that come with a traceparent are traced as that says"`
-	GCPercent      int           `name:"gc-percent" default:"400" help:"how far the Go heap may grow between collections, in percent of what lives; GOGC wins. Beyond 512 MiB and twice active-memory, in a gateway beyond 1 GiB, it is collected more often; GOMEMLIMIT wins"`
+	DrainTimeout   time.Duration `name:"drain-timeout" default:"10s" help:"how long in-flight calls may take to finish at shutdown; then they are aborted, and the process exits within another 10s"`
+	DebugEndpoints bool          `name:"debug-endpoints" default:"false" help:"serve Go profiles at /debug/pprof/ of the admin port"`
+	TraceEndpoint  string        `name:"trace-endpoint" default:"" help:"OTLP/gRPC endpoint for spans: host:port, http://host:port or https://host:port; none: no tracing; OTEL_EXPORTER_OTLP_ENDPOINT is read too"`
+	TraceSample    float64       `name:"trace-sample" default:"1" help:"fraction of calls to trace, 0 to 1; a traceparent decides for its own call"`
+	GCPercent      int           `name:"gc-percent" default:"400" help:"growth of the Go heap between collections, in percent, unless GOGC is set; above twice active-memory plus 512 MiB (gateway: 1 GiB) it is collected more often, unless GOMEMLIMIT is set"`
 	LogLevel       string        `name:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat      string        `name:"log-format" default:"auto" help:"text, json, or auto: text on a terminal"`
 }
@@ -93,9 +95,9 @@ func (c *Config) problems() []problem {
 		"partitions", "%d is not a power of two between 1 and %d", c.Partitions, maxPartitions)
 	wrong(c.Data == "" && !c.Ephemeral, "data", "is empty: name a directory, or set ephemeral")
 	wrong(len(c.Brokers) > 0 && c.Ephemeral, "ephemeral", "has no meaning with brokers: the log is there")
-	wrong(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q is none of debug, info, warn, error", c.LogLevel)
+	wrong(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q is unknown: use debug, info, warn or error", c.LogLevel)
 	wrong(!slices.Contains([]string{"text", "json", "auto"}, c.LogFormat), "log-format",
-		"%q is none of text, json, auto", c.LogFormat)
+		"%q is unknown: use text, json or auto", c.LogFormat)
 	for _, a := range append([]sourced{
 		{c.Listen, "listen"},
 		{c.Admin, "admin"},
@@ -104,7 +106,7 @@ func (c *Config) problems() []problem {
 	}, c.brokers()...) {
 		_, port, err := net.SplitHostPort(a.value)
 		wrong(err != nil, a.where, "%q is not host:port: %v", a.value, err)
-		wrong(err == nil && !isPort(port), a.where, "%q is not host:port: %q is no port", a.value, port)
+		wrong(err == nil && !isPort(port), a.where, "%q is not host:port: %q is not a port", a.value, port)
 	}
 	for _, a := range []sourced{{c.Advertise, "advertise"}, {c.AdvertisePublic, "advertise-public"}} {
 		if a.value != "" {

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/millrace-io/millrace/internal/plural"
 )
 
 // identityFile holds what a data directory belongs to.
 const identityFile = "identity.json"
 
-// identityVersion is the version of the data directory's layout: log/, store/, identity.json.
+// identityVersion is the version of the data directory's layout: log/, store/, views/,
+// identity.json.
 const identityVersion = 1
 
 // identity is what was decided when the data directory was made.
@@ -52,7 +55,7 @@ func openDirectory(c *Config, explicit bool) (identity, error) {
 	case id.App != c.App:
 		return identity{}, fmt.Errorf("the data directory %s belongs to app %q, not %q: start with --app %s, or choose another directory with --data", c.Data, id.App, c.App, id.App)
 	case explicit && len(c.Brokers) == 0 && id.Partitions != 0 && id.Partitions != c.Partitions:
-		return identity{}, fmt.Errorf("the journal in %s has %d partitions, not %d: leave --partitions out, or choose another directory with --data", c.Data, id.Partitions, c.Partitions)
+		return identity{}, fmt.Errorf("the journal in %s has %s, not %d: leave --partitions out, or choose another directory with --data", c.Data, plural.Of(id.Partitions, "partition"), c.Partitions)
 	}
 	if id.Partitions == 0 {
 		id.Partitions = c.Partitions

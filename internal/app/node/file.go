@@ -28,7 +28,7 @@ func readFile(path string) (map[string]sourced, error) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	if len(content) > maxFileBytes {
-		return nil, fmt.Errorf("%s: %d bytes are no configuration of millrace, at most %d are read", path, len(content),
+		return nil, fmt.Errorf("%s: %d bytes are too many for a configuration file, at most %d are read", path, len(content),
 			maxFileBytes)
 	}
 	parsed, err := parser.ParseBytes(bytes.TrimPrefix(content, []byte("\ufeff")), 0) // editors on Windows write one

@@ -32,11 +32,11 @@ type readiness struct {
 
 	mu       sync.Mutex
 	function hosted
-	// catalog is what it and the runtime's functions serve.
+	// catalog is what it and the runtime's functions serve; nil while there is no function.
 	catalog *discovery.Catalog
 	// gone: the remote function cannot be reached at present.
 	gone bool
-	// changed is closed when there is another function.
+	// changed is closed when there is another function, or the catalog is another one.
 	changed chan struct{}
 }
 
@@ -76,12 +76,37 @@ func (r *readiness) present() hosted {
 	return r.function
 }
 
-// look returns what is served, nil while there is no function, and what is closed when there is
-// another one.
-func (r *readiness) look() (*discovery.Catalog, <-chan struct{}) {
+// watch returns what the function and the runtime serve, nil while there is no function, and what
+// is closed when that changes.
+func (r *readiness) watch() (*discovery.Catalog, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.catalog, r.changed
+}
+
+// user returns what the function alone serves, nil while there is none, and what is closed when
+// there is another one. Workers of one app compare that: what the runtime serves differs with its
+// version and with the definitions that a worker knows of.
+func (r *readiness) user() (*discovery.Catalog, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.function == nil {
+		return nil, r.changed
+	}
+	return r.function.Catalog(), r.changed
+}
+
+// set changes what is known of the function, if change is not nil, and the catalog to that of the
+// host.
+func (r *readiness) set(h *host.Host, change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if change != nil {
+		change()
+	}
+	r.catalog = h.Catalog() // with the lock held: of two changes the later one counts
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
 var errStopping = errors.New("stopping")
@@ -98,7 +123,7 @@ func (n *Node) NotReady() error {
 		return fmt.Errorf("waiting for the user function at %s", n.config.Function)
 	}
 	if n.readiness.isGone() {
-		return fmt.Errorf("the user function at %s cannot be reached: callers wait for it, as long as function-wait says; start it, or check its address and log", n.config.Function)
+		return fmt.Errorf("the user function at %s is unreachable: calls wait up to function-wait for it; start it, or check its address and log", n.config.Function)
 	}
 	for _, l := range n.loops {
 		if err := l.failure(); err != nil {
@@ -108,13 +133,14 @@ func (n *Node) NotReady() error {
 	return n.notOwned()
 }
 
-// notOwned returns why not every partition that this worker should have is owned, nil when all are.
+// notOwned returns why not every partition that this worker should have is owned, or why it is not
+// known what is defined; nil when all is there.
 func (n *Node) notOwned() error {
 	switch {
 	case n.isDrained():
 		return errors.New(drained)
 	case n.manager.Draining():
-		return errors.New("draining: its partitions go to other workers")
+		return errors.New("draining: partitions are moving to other workers")
 	}
 	if err := n.manager.Contract(); err != nil { // why they are not
 		return err
@@ -122,9 +148,9 @@ func (n *Node) notOwned() error {
 	owned, known := n.manager.Owned()
 	if !known {
 		if err := n.troubles.of(taskPartitions).err; err != nil {
-			return fmt.Errorf("it is not a member of its group yet: %w", err)
+			return fmt.Errorf("not a member of the group yet: %w", err)
 		}
-		return errors.New("it is not a member of its group yet")
+		return errors.New("not a member of the group yet")
 	}
 	for _, p := range owned {
 		if s := p.Status(); s.State != core.Active && s.State != core.Suspect {
@@ -134,7 +160,7 @@ func (n *Node) notOwned() error {
 			return fmt.Errorf("partition %d is %s", s.Partition, s.State)
 		}
 	}
-	return nil
+	return n.readSide.notKnown()
 }
 
 // checkReady is called whenever something that Ready waits for has changed.
@@ -158,19 +184,37 @@ func (n *Node) hosting() host.Options {
 		Hooks: host.Hooks{
 			OnWarning: func(message string) { n.logger.Warn("user function", observe.Error, message) },
 			OnSessionFault: func(key entities.Key, err *entities.Error) {
-				n.logger.Warn("the session of an entity with the user function ended with an error",
-					append(fault(err), observe.Entity, key.String())...)
+				n.warnOfFault(err, observe.Entity, key.String())
 			},
 			OnActionFault: func(method string, err *entities.Error) {
-				n.logger.Warn("an action of the user function crashed", append(fault(err), observe.Command, method)...)
+				n.warnOfFault(err, observe.Command, method)
 			},
 		},
 	}
 }
 
+// warnOfFault logs how the function failed, and at what: an entity or a method.
+func (n *Node) warnOfFault(err *entities.Error, key, what string) {
+	attrs := append(fault(err), key, what)
+	switch {
+	case host.Stack(err) != "":
+		n.logger.Warn("user function failed: handler panicked", attrs...)
+	case err.Reason == entities.Unavailable:
+		n.logger.Warn("connection to user function lost", attrs...)
+	default:
+		n.logger.Warn("user function failed", attrs...)
+	}
+}
+
 // fault returns what the log says of a failure of the function.
 func fault(err *entities.Error) []any {
-	said := []any{observe.Error, err.Message, observe.Cause, err.Cause, observe.Reference, err.Reference}
+	said := []any{observe.Error, err.Message}
+	if err.Cause != nil {
+		said = append(said, observe.Cause, err.Cause)
+	}
+	if err.Reference != "" {
+		said = append(said, observe.Reference, err.Reference)
+	}
 	if stack := host.Stack(err); stack != "" {
 		said = append(said, observe.Stack, stack)
 	}
@@ -187,7 +231,7 @@ func (n *Node) runFunction(ctx context.Context) error {
 		}
 		return n.attach(f)
 	}
-	err := n.meetRemote(ctx, host.RemoteOptions{
+	err := n.discoverRemote(ctx, host.RemoteOptions{
 		Options: options, Info: discovery.NewProxyInfo("millrace", n.options.Version),
 		Discovery: discovery.Options{Settings: n.config.discoverySettings},
 		Policy: discovery.Policy{OnRetry: func(attempt int, err error, _ time.Duration) {
@@ -218,25 +262,43 @@ func unreachable(err error) error {
 // attach lets traffic reach a function. The error says what of it cannot be served; then nothing
 // has changed.
 func (n *Node) attach(f hosted) error {
-	if _, err := n.host.Set(host.User, f, n.gateway.SetCatalog); err != nil {
+	if err := n.setUser(f); err != nil {
 		return err
 	}
 	if len(f.Catalog().Services()) == 0 {
-		n.logger.Warn("the user function declares no services: no command can reach it; register entities and actions before it starts to serve")
+		n.logger.Warn("the user function declares no services: it gets no commands; register its services before it starts to serve")
 	}
-	n.readiness.mu.Lock()
-	n.readiness.function, n.readiness.catalog, n.readiness.gone = f, n.host.Catalog(), false
-	close(n.readiness.changed)
-	n.readiness.changed = make(chan struct{})
-	n.readiness.mu.Unlock()
+	n.readiness.set(n.host, func() { n.readiness.function, n.readiness.gone = f, false })
 	n.troubles.note(taskFunction, nil)
 	n.checkReady()
 	return nil
 }
 
-// meetRemote discovers the remote function once, and once more each time the supervisor has started
-// it again, until ctx ends.
-func (n *Node) meetRemote(ctx context.Context, options host.RemoteOptions) error {
+// setUser hosts the user's function. Where it has a service or a route that the runtime has made of
+// a definition, the function's counts, and no service of definitions is served.
+func (n *Node) setUser(f hosted) error {
+	_, err := n.host.Set(host.User, f, n.gateway.SetCatalog)
+	if err == nil {
+		return nil
+	}
+	queries, failed := n.host.Remove(ownerQueries, n.showCatalog)
+	if failed != nil || queries == nil {
+		return err
+	}
+	if _, again := n.host.Set(host.User, f, n.gateway.SetCatalog); again != nil {
+		_, failed = n.host.Set(ownerQueries, queries, n.showCatalog)
+		return errors.Join(again, failed)
+	}
+	n.logger.Error("the user function contradicts the queries of the definitions, which are not served",
+		observe.Error, err)
+	n.troubles.note(taskDefinitions,
+		fmt.Errorf("the user function contradicts the queries, which are not served: %w", err))
+	return nil
+}
+
+// discoverRemote discovers the remote function once, and once more each time the supervisor has
+// started it again, until ctx ends.
+func (n *Node) discoverRemote(ctx context.Context, options host.RemoteOptions) error {
 	for {
 		remote, err := host.Connect(ctx, n.config.Function, options)
 		_, isRejected := errors.AsType[*discovery.RejectedError](err)

@@ -88,7 +88,7 @@ func TestTimersOfARemoteFunction(t *testing.T) {
 		}
 		// Half an hour, and then an hour: each increment sets the timer anew.
 		clk.Advance(time.Duration(i+1) * 30 * time.Minute)
-		if err := n.Settle(t.Context()); err != nil {
+		if err := n.AwaitQuiet(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -28,10 +28,10 @@ import (
 type Gateway struct {
 	*process
 
-	workers   broker.Group
-	client    *peer.Client
-	forwarder *routing.Forwarder
-	catalog   atomic.Pointer[discovery.Catalog]
+	workers broker.Group
+	client  *peer.Client
+	router  *routing.RemoteRouter
+	catalog atomic.Pointer[discovery.Catalog]
 }
 
 // The tasks of a gateway beside those that a worker has, too.
@@ -103,7 +103,7 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 		g.layout.Partitions = int32(c.Partitions) //nolint:gosec // at most 4096
 	}
 	if err := g.layout.Check(); err != nil {
-		return fmt.Errorf("topic %s has %w; name the number that its data is of with --partitions", topic, err)
+		return fmt.Errorf("topic %s has %w; set --partitions to the number that its data was written with", topic, err)
 	}
 	if err := journal.CheckPartitions(g.layout, g.topic, g.options.PartitionsGiven); err != nil {
 		return err
@@ -121,11 +121,11 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 	if err := g.openTracer(""); err != nil {
 		return err
 	}
-	g.forwarder = routing.NewForwarder(routing.Options{
+	g.router = routing.NewRemoteRouter(routing.Options{
 		Layout: g.layout, Table: g.routes, Peers: g.client, MaxWaiting: c.MaxWaiting, Patience: c.MovePatience,
 		Clock: g.clock, Tracer: g.tracer,
 	})
-	g.openGateway(g.forwarder)
+	g.openGateway(g.router)
 	return nil
 }
 
@@ -146,7 +146,7 @@ func (g *Gateway) openLog() error {
 		return errors.New("this log has no group of workers")
 	}
 	g.workers = group
-	g.routes.RefreshBy(group.Look)
+	g.routes.RefreshBy(group.Refresh)
 	return nil
 }
 
@@ -159,7 +159,7 @@ func (g *Gateway) watchRoutes(ctx context.Context) error {
 		g.checkReady()
 	}, func(err error) {
 		g.troubles.note(taskRoutes, err)
-		g.logger.Warn("the brokers do not say who owns what; the last answer counts", observe.Error, err)
+		g.logger.Warn("no routing table from the brokers; the last one is used", observe.Error, err)
 	})
 }
 
@@ -167,7 +167,7 @@ func (g *Gateway) watchRoutes(ctx context.Context) error {
 // changes.
 func (g *Gateway) watchCatalog(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
-		table, changed := g.routes.Look()
+		table, changed := g.routes.Watch()
 		err := errNoWorkers
 		if table != nil && len(table.Members) > 0 {
 			m := table.Members[attempt%len(table.Members)]
@@ -228,9 +228,9 @@ func (g *Gateway) NotReady() error {
 	}
 	if g.catalog.Load() == nil {
 		if err := g.troubles.of(taskCatalog).err; err != nil {
-			return fmt.Errorf("waiting for a worker to say what it serves: %w", err)
+			return fmt.Errorf("waiting for a worker to list its services: %w", err)
 		}
-		return errors.New("waiting for a worker to say what it serves")
+		return errors.New("waiting for a worker to list its services")
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/millrace-io/millrace/internal/observe"
 )
 
-// lookEvery is how often readiness is checked, beside the changes that cause a check.
-const lookEvery = time.Second
+// checkEvery is how often readiness is checked, beside the changes that cause a check.
+const checkEvery = time.Second
 
 // poke makes a channel with room for one signal have it.
 func poke(signal chan<- struct{}) {
@@ -25,8 +25,8 @@ func poke(signal chan<- struct{}) {
 func tellReady(ctx context.Context, server *gateway.Server, poked <-chan struct{}, notReady func() error,
 	logger *slog.Logger,
 ) error {
-	looks := time.NewTicker(lookEvery)
-	defer looks.Stop()
+	checks := time.NewTicker(checkEvery)
+	defer checks.Stop()
 	begun, ready := false, false
 	for {
 		why := notReady()
@@ -44,7 +44,7 @@ func tellReady(ctx context.Context, server *gateway.Server, poked <-chan struct{
 		}
 		begun, ready = begun || now, now
 		select {
-		case <-looks.C:
+		case <-checks.C:
 		case <-poked:
 		case <-ctx.Done():
 			return nil

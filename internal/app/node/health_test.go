@@ -83,7 +83,7 @@ func TestReadyKnowsTheFunction(t *testing.T) {
 	health := watchHealth(t, n)
 	health.becomes(healthpb.HealthCheckResponse_SERVING, "ready")
 	stop()
-	health.becomes(healthpb.HealthCheckResponse_NOT_SERVING, "the user function at "+c.Function+" cannot be reached")
+	health.becomes(healthpb.HealthCheckResponse_NOT_SERVING, "the user function at "+c.Function+" is unreachable")
 	defer serve()()
 	health.becomes(healthpb.HealthCheckResponse_SERVING, "ready")
 	if got := increment(t, n, "a"); got != 1 {
@@ -105,7 +105,7 @@ func TestADrainedWorkerSaysWhatIsTrue(t *testing.T) {
 	if _, err := admin.Drain(t.Context(), &adminv1.DrainRequest{Worker: "w0"}); err != nil {
 		t.Fatal(err)
 	}
-	health.becomes(healthpb.HealthCheckResponse_NOT_SERVING, "drained: owns nothing, sends commands on to others; stop it, or start it again to take partitions")
+	health.becomes(healthpb.HealthCheckResponse_NOT_SERVING, drained)
 	if s := first.service.ClusterStatus(); !s.GetDraining() || !s.GetDrained() {
 		t.Errorf("after: %v", s)
 	}

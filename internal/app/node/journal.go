@@ -9,6 +9,7 @@ import (
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/internal/observe"
+	"github.com/millrace-io/millrace/internal/plural"
 	"github.com/millrace-io/millrace/materializer"
 	"github.com/millrace-io/millrace/partitions/journal"
 )
@@ -57,16 +58,16 @@ func (n *Node) openJournal(ctx context.Context) (broker.TopicInfo, error) {
 	return info, journal.CheckSettings(info)
 }
 
-// settleLayout determines the layout by which entities are found: with as many partitions as were
-// asked for, else as the topic has; and compares it with store and log.
-func (n *Node) settleLayout(ctx context.Context) error {
+// determineLayout determines the layout by which entities are found: with as many partitions as
+// were asked for, else as the topic has; and compares it with store and log.
+func (n *Node) determineLayout(ctx context.Context) error {
 	n.layout = entities.LayoutOf(n.config.App, n.topic.Partitions)
 	if n.options.PartitionsGiven {
 		n.layout.Partitions = int32(n.config.Partitions) //nolint:gosec // at most 4096
 	}
 	if n.log.SingleProcess() && n.layout.Partitions != n.topic.Partitions { // that topic has as many as it was made with
-		return fmt.Errorf("topic %s has %d partitions, not %d: leave --partitions out", n.topic.Name, n.topic.Partitions,
-			n.layout.Partitions)
+		return fmt.Errorf("topic %s has %s, not %d: leave --partitions out", n.topic.Name,
+			plural.Of(n.topic.Partitions, "partition"), n.layout.Partitions)
 	}
 	stored, err := n.storedLayout()
 	if err != nil {
@@ -81,7 +82,7 @@ func (n *Node) settleLayout(ctx context.Context) error {
 		return err
 	}
 	if n.topic.Partitions > n.layout.Partitions {
-		n.logger.Warn("the topic has more partitions than hold data; those that were added are left alone",
+		n.logger.Warn("the topic has more partitions than the journal uses; the others are ignored",
 			observe.Topic, n.topic.Name, "partitions", n.layout.Partitions, "of", n.topic.Partitions)
 	}
 	return nil

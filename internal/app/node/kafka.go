@@ -23,11 +23,11 @@ func kafkaMetrics(log *kafka.Log) observe.Source {
 		counter("millrace_log_records_total", "Records acknowledged by the brokers.", func(s f) int64 { return s.Records }),
 		counter("millrace_log_append_errors_total", "Appends that the brokers did not acknowledge.",
 			func(s f) int64 { return s.AppendErrors }),
-		counter("millrace_log_stopped_producers_total", "Producers given up because the log contradicted them.",
+		counter("millrace_log_stopped_producers_total", "Producers closed because the log contradicted them.",
 			func(s f) int64 { return s.ProducersStopped }),
 		counter("millrace_log_rebalances_total", "Assignments received from the group.",
 			func(s f) int64 { return s.Rebalances }),
-		counter("millrace_log_lost_memberships_total", "How often this worker was put out of its group.",
+		counter("millrace_log_lost_memberships_total", "Times that this worker was removed from its group.",
 			func(s f) int64 { return s.MembershipsLost }),
 	}
 	return measured(columns, func(take func(f, ...string)) { take(log.Stats()) })

@@ -55,7 +55,7 @@ func TestPartitionsAreAdded(t *testing.T) {
 	a.incremented(old.PublicAddress())
 
 	a.world.Grow("millrace.journal", 8)
-	remedy := []string{"has 8 partitions", "data is of 4", "--partitions 4"}
+	remedy := []string{"has 8 partitions", "data was written with 4", "--partitions 4"}
 	eventually(t, "the old worker to give its partitions up", func() bool { return old.NotReady() != nil })
 	page := old.Status(t.Context())
 	mustContain(t, "the old worker's status", page.GetNotReadyReason(), remedy...)
@@ -69,7 +69,7 @@ func TestPartitionsAreAdded(t *testing.T) {
 	if _, err := a.start("fresh", false, 4); err == nil {
 		t.Error("a fresh worker serves eight partitions")
 	} else {
-		mustContain(t, "the fresh worker's error", err.Error(), "is of 4 partitions, this process uses 8", "--partitions 4")
+		mustContain(t, "the fresh worker's error", err.Error(), "is for 4 partitions, this process uses 8", "--partitions 4")
 	}
 	if _, err := a.start("mistaken", true, 8); err == nil || !strings.Contains(err.Error(), "--partitions 4") {
 		t.Errorf("a worker that was told 8: %v", err)
@@ -102,7 +102,7 @@ func TestPartitionsAreAdded(t *testing.T) {
 	}
 	eventually(t, "the gateway to hear of four partitions", func() bool {
 		why := g.NotReady()
-		return why != nil && strings.Contains(why.Error(), "routing table is of 4 partitions, this process uses 8")
+		return why != nil && strings.Contains(why.Error(), "routing table is for 4 partitions, this process uses 8")
 	})
 	if _, err := a.increment(g.public.Addr().String(), "e0"); status.Code(err) == codes.OK {
 		t.Error("the gateway answers by eight partitions")
@@ -169,26 +169,26 @@ func TestJournalsOfAnotherLayout(t *testing.T) {
 		"new, and no power of two":       {topic: 6, want: "topic millrace.journal has 6 partitions: a journal needs a power of two"},
 		"new, and too many":              {topic: 8192, want: "has 8192 partitions: a journal needs a power of two, up to 4096"},
 		"as it is":                       {topic: 4, records: map[int32][]broker.Record{0: claimOf(mine)}},
-		"grown":                          {topic: 8, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "is of 4 partitions, this process uses 8"},
-		"grown to no power of two":       {topic: 5, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "is of 4 partitions, this process uses 5"},
+		"grown":                          {topic: 8, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "is for 4 partitions, this process uses 8"},
+		"grown to no power of two":       {topic: 5, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "is for 4 partitions, this process uses 5"},
 		"grown, and told":                {topic: 8, given: 4, records: map[int32][]broker.Record{0: claimOf(mine)}},
 		"grown to no power, and told":    {topic: 5, given: 4, records: map[int32][]broker.Record{0: claimOf(mine)}},
-		"told the wrong number":          {topic: 8, given: 2, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "is of 4 partitions, this process uses 2"},
-		"told more than there are":       {topic: 4, given: 8, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "is of 4 partitions, this process uses 8"},
-		"shrunk":                         {topic: 2, given: 4, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "has 2 partitions, and its data is of 4"},
+		"told the wrong number":          {topic: 8, given: 2, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "is for 4 partitions, this process uses 2"},
+		"told more than there are":       {topic: 4, given: 8, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "is for 4 partitions, this process uses 8"},
+		"shrunk":                         {topic: 2, given: 4, records: map[int32][]broker.Record{0: claimOf(mine)}, want: "has 2 partitions, and its data was written with 4"},
 		"another app":                    {topic: 4, records: map[int32][]broker.Record{0: claimOf(entities.LayoutOf("books", 4))}, want: `app "books"`},
 		"another generation":             {topic: 4, records: map[int32][]broker.Record{0: claimOf(entities.Layout{App: "millrace", Generation: 2, Partitions: 4, Slots: 4096, Hash: "murmur2"})}, want: "generation 2"},
 		"another hash":                   {topic: 4, records: map[int32][]broker.Record{0: claimOf(entities.Layout{App: "millrace", Generation: 1, Partitions: 4, Slots: 4096, Hash: "xxh64"})}, want: `hash "xxh64"`},
 		"old":                            {topic: 2, records: map[int32][]broker.Record{0: old, 1: old}},
-		"old and grown":                  {topic: 4, records: map[int32][]broker.Record{0: old, 1: old}, want: "is of 2 partitions, this process uses 4"},
+		"old and grown":                  {topic: 4, records: map[int32][]broker.Record{0: old, 1: old}, want: "is for 2 partitions, this process uses 4"},
 		"old and grown, and told":        {topic: 4, given: 2, records: map[int32][]broker.Record{0: old, 1: old}},
-		"old and grown, told the wrong":  {topic: 4, given: 1, records: map[int32][]broker.Record{0: old, 1: old}, want: "is of 2 partitions, this process uses 1"},
+		"old and grown, told the wrong":  {topic: 4, given: 1, records: map[int32][]broker.Record{0: old, 1: old}, want: "is for 2 partitions, this process uses 1"},
 		"old, and it cannot be told":     {topic: 4, records: map[int32][]broker.Record{0: old, 2: old}, want: "start with --partitions and the number that the topic was created with"},
 		"old, it cannot be told, told":   {topic: 4, given: 4, records: map[int32][]broker.Record{0: old, 2: old}},
 		"what was added has claims":      {topic: 8, given: 4, records: map[int32][]broker.Record{0: claimOf(mine), 5: old}},
 		"what was added has data":        {topic: 8, given: 4, records: map[int32][]broker.Record{0: claimOf(mine), 5: {old[0], eventOf("e1")}}, want: "partition 5 has a KIND_EVENT record at offset 1: it cannot be left out"},
 		"what was added is foreign":      {topic: 8, given: 4, records: map[int32][]broker.Record{0: claimOf(mine), 5: {{Value: []byte("x")}}}},
-		"foreign records before a claim": {topic: 8, records: map[int32][]broker.Record{0: {{Value: []byte("x")}, claimOf(mine)[0]}}, want: "is of 4 partitions, this process uses 8"},
+		"foreign records before a claim": {topic: 8, records: map[int32][]broker.Record{0: {{Value: []byte("x")}, claimOf(mine)[0]}}, want: "is for 4 partitions, this process uses 8"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -259,7 +259,7 @@ func TestStoreOfAnotherLayout(t *testing.T) {
 	if err == nil {
 		t.Fatal("started")
 	}
-	mustContain(t, "the error", err.Error(), "the store in "+c.Data+" is of 4 partitions, this process uses 8", "--partitions 4")
+	mustContain(t, "the error", err.Error(), "the store in "+c.Data+" is for 4 partitions, this process uses 8", "--partitions 4")
 }
 
 // TestAdminArguments: what an operator asks for is checked before it is used.

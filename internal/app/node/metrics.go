@@ -21,6 +21,7 @@ func (n *Node) collected() []observe.Source {
 	all := []observe.Source{
 		n.gateway.Metrics(), n.taskMetrics(), n.partitionMetrics(), n.journalMetrics(),
 		n.hostMetrics(), n.stalenessMetrics(), traceMetrics(n.tracer), n.rebuilds.metrics(), clockMetrics(n.clock),
+		n.projectionMetrics(),
 	}
 	if n.cluster != nil {
 		all = append(all, peer.Metrics(n.cluster.client, n.cluster.server), n.clusterMetrics())
@@ -32,7 +33,7 @@ func (n *Node) collected() []observe.Source {
 func (n *Node) clusterMetrics() observe.Source {
 	type f = *adminv1.ClusterStatus
 	columns := append(routeMetrics(), []column[f]{
-		counter("millrace_cluster_evicted_workers_total", "Dead workers that this process took out of the group.",
+		counter("millrace_cluster_evicted_workers_total", "Dead workers that this process evicted from the group.",
 			f.GetEvictedWorkers),
 	}...)
 	return measured(columns, func(take func(f, ...string)) { take(n.service.ClusterStatus()) })
@@ -47,7 +48,7 @@ func routeMetrics() []column[*adminv1.ClusterStatus] {
 			func(s f) int { return int(s.GetVersions()) }),
 		counter("millrace_cluster_forwarded_commands_total", "Commands sent to the worker that owns their partition.",
 			f.GetForwardedCommands),
-		counter("millrace_cluster_retried_commands_total", "Attempts that followed on one that had not reached the owner.",
+		counter("millrace_cluster_retried_commands_total", "Retries of commands that had not reached the owner.",
 			f.GetRetriedCommands),
 	}
 }
@@ -64,8 +65,8 @@ func (n *Node) taskMetrics() observe.Source {
 		Metrics: []observe.Metric{
 			{Name: ready, Help: "1 while the node serves: function known, every partition owned, log and store writable.", Kind: observe.Gauge},
 			{Name: running, Help: "1 while a task of the process runs.", Kind: observe.Gauge, Labels: []string{"task"}},
-			{Name: errs, Help: "Errors in spite of which a task went on.", Kind: observe.Counter, Labels: []string{"task"}},
-			{Name: healthy, Help: "1 while log or store can be written.", Kind: observe.Gauge, Labels: []string{"loop"}},
+			{Name: errs, Help: "Errors after which a task continued.", Kind: observe.Counter, Labels: []string{"task"}},
+			{Name: healthy, Help: "1 while log, store or views can be written.", Kind: observe.Gauge, Labels: []string{"loop"}},
 		},
 		Collect: func(emit observe.Emitter) {
 			emit.Value(ready, yes(n.NotReady() == nil))
@@ -73,7 +74,7 @@ func (n *Node) taskMetrics() observe.Source {
 				emit.Value(running, yes(task.State == lifecycle.Running), task.Name)
 				emit.Value(errs, float64(n.troubles.of(task.Name).counted), task.Name)
 			}
-			for _, l := range n.loops {
+			for _, l := range n.shownLoops() {
 				emit.Value(healthy, yes(l.failure() == nil), l.name)
 			}
 		},
@@ -86,7 +87,7 @@ func clockMetrics(c clock.Clock) observe.Source {
 	return observe.Source{
 		Metrics: []observe.Metric{{
 			Name: jumps, Kind: observe.Counter, Labels: []string{"direction"},
-			Help: "Steps of more than a second that the wall clock took beside the monotonic one: the machine was suspended, or its clock was set.",
+			Help: "Jumps of the wall clock by more than a second: the machine was suspended, or its clock was set.",
 		}},
 		Collect: func(emit observe.Emitter) {
 			seen := clock.JumpsOf(c)
@@ -161,19 +162,19 @@ func (n *Node) partitionMetrics() observe.Source {
 			func(p f) uint64 { return p.Counts.Batches }, label),
 		counter("millrace_partitions_records_total", "Records committed.",
 			func(p f) uint64 { return p.Counts.Records }, label),
-		counter("millrace_partitions_activated_entities_total", "Entities brought to life.",
+		counter("millrace_partitions_activated_entities_total", "Entities activated.",
 			func(p f) uint64 { return p.Counts.Activated }, label),
-		counter("millrace_partitions_passivated_entities_total", "Entities that left memory in order.",
+		counter("millrace_partitions_passivated_entities_total", "Entities passivated.",
 			func(p f) uint64 { return p.Counts.Passivated }, label),
 		counter("millrace_partitions_expired_command_ids_total", "Command ids removed after the dedup window.",
 			func(p f) uint64 { return p.Counts.Expired }, label),
-		counter("millrace_partitions_alarms_total", "Things that an operator should look at.",
+		counter("millrace_partitions_alarms_total", "Events that need the attention of an operator.",
 			func(p f) uint64 { return p.Counts.Alarms }, label),
-		counter("millrace_partitions_effect_attempts_total", "Attempts to deliver effects for which no caller waits.",
+		counter("millrace_partitions_effect_attempts_total", "Attempts to deliver effects from the outbox.",
 			func(p f) uint64 { return p.Counts.Delivered }, label),
 		counter("millrace_partitions_refused_effects_total", "Effects that their targets refused.",
 			func(p f) uint64 { return p.Counts.Refused }, label),
-		counter("millrace_partitions_dropped_refusals_total", "Refusals that were kept and had to make room for newer ones.",
+		counter("millrace_partitions_dropped_refusals_total", "Kept refusals that were dropped to make room for newer ones.",
 			func(p f) uint64 { return p.Counts.RefusalsDropped }, label),
 		gauge("millrace_partitions_kept_refusals", "Refused effects that are kept for an operator.",
 			func(p f) int { return p.Status.Refusals }, label),
@@ -181,7 +182,7 @@ func (n *Node) partitionMetrics() observe.Source {
 			func(p f) uint64 { return p.Counts.Fired }, label),
 		counter("millrace_partitions_follower_reads_total", "Reads answered from the image of a followed partition.",
 			func(p f) uint64 { return p.Counts.FollowerReads() }, label),
-		gauge("millrace_partitions_followed", "1 while another worker owns the partition and this one keeps its image fresh.",
+		gauge("millrace_partitions_followed", "1 while this worker is a standby of the partition.",
 			func(p f) float64 { return yes(p.Status.Followed) }, label),
 		gauge("millrace_partitions_image_lag_records", "How far the image of a followed partition is behind the log.",
 			func(p f) int64 { return p.Status.Lag }, label),
@@ -193,11 +194,11 @@ func (n *Node) partitionMetrics() observe.Source {
 			func(p f) int { return p.Status.Timers }, label),
 		gauge("millrace_partitions_overdue_timer_seconds", "How late the next timer is.",
 			func(p f) float64 { return p.Status.Overdue.Seconds() }, label),
-		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 draining, 6 halted, 7 passing offsets that were lost, 8 repairing.",
+		gauge("millrace_partitions_state_code", "0 standby, 1 catching up, 2 claiming, 3 active, 4 suspect, 5 releasing, 6 halted, 7 passing offsets that were lost, 8 repairing.",
 			func(p f) core.State { return p.Status.State }, label),
 		gauge("millrace_partitions_halted", "1 while the partition is halted on this worker, whether it owns it or would be its standby.",
 			func(p f) float64 { return yes(p.Status.State == core.Halted) }, label),
-		gauge("millrace_partitions_next_offset", "Offset behind the last committed record.",
+		gauge("millrace_partitions_next_offset", "Offset after the last committed record.",
 			func(p f) int64 { return p.Status.Next }, label),
 		gauge("millrace_partitions_waiting_commands", "Commands submitted and not answered.",
 			func(p f) int64 { return p.Status.Waiting }, label),
@@ -205,9 +206,9 @@ func (n *Node) partitionMetrics() observe.Source {
 			func(p f) int { return p.Status.Entities }, label),
 		gauge("millrace_partitions_active_bytes", "Estimated memory of active entities.",
 			func(p f) int { return p.Status.ActiveBytes }, label),
-		gauge("millrace_partitions_stale_records",
+		gauge("millrace_partitions_void_records",
 			"Records that were void by the reader rule, since the partition was taken.",
-			func(p f) uint64 { return p.Status.Fold.Stale }, label),
+			func(p f) uint64 { return p.Status.Fold.Void }, label),
 		gauge("millrace_partitions_foreign_records", "Records without a readable envelope, since the partition was taken.",
 			func(p f) uint64 { return p.Status.Fold.Foreign }, label),
 		gauge("millrace_partitions_jumped_claims", "Claims that were void because of absurd epochs, since the partition was taken.",
@@ -226,11 +227,11 @@ func (n *Node) partitionMetrics() observe.Source {
 // journalMetrics are how the journal is laid out.
 func (n *Node) journalMetrics() observe.Source {
 	columns := []column[*partitions.Manager]{
-		gauge("millrace_journal_partitions", "Partitions that the journal's data is of.",
+		gauge("millrace_journal_partitions", "Partitions that the journal was written with.",
 			func(*partitions.Manager) int32 { return n.layout.Partitions }),
-		gauge("millrace_journal_topic_partitions", "Partitions of the journal's topic at the last look.",
+		gauge("millrace_journal_topic_partitions", "Partitions of the journal's topic at the last check.",
 			(*partitions.Manager).TopicPartitions),
-		gauge("millrace_journal_given_up", "1 while all partitions are given up because the topic, or the routing table, is not as it must be.",
+		gauge("millrace_journal_given_up", "1 while all partitions are released because the topic or the routing table does not fit the journal.",
 			func(m *partitions.Manager) float64 { return yes(m.Contract() != nil) }),
 	}
 	return measured(columns, func(take func(*partitions.Manager, ...string)) { take(n.manager) })
@@ -249,15 +250,15 @@ func (n *Node) hostMetrics() observe.Source {
 		counter("millrace_host_commands_total", "Commands given to entities.",
 			func(s host.Stats) int64 { return s.Commands }),
 		counter("millrace_host_actions_total", "Calls given to actions.", func(s host.Stats) int64 { return s.Actions }),
-		counter("millrace_host_refusals_total", "Commands and calls to which the function said no.",
+		counter("millrace_host_refusals_total", "Commands and calls that the function refused.",
 			func(s host.Stats) int64 { return s.Refusals }),
-		counter("millrace_host_failures_total", "Commands and calls in which the function broke.",
+		counter("millrace_host_failures_total", "Commands and calls in which the function failed: it crashed or violated the protocol.",
 			func(s host.Stats) int64 { return s.Failures }),
 		counter("millrace_host_restarts_total", "Images of entities that were rebuilt after a decision was dropped.",
 			func(s host.Stats) int64 { return s.Restarts }),
-		counter("millrace_host_replayed_events_total", "Events given to the function when sessions began.",
+		counter("millrace_host_replayed_events_total", "Events replayed to the function when sessions began.",
 			func(s host.Stats) int64 { return s.EventsReplayed }),
-		counter("millrace_host_warnings_total", "Mistakes that the function was told about.",
+		counter("millrace_host_warnings_total", "Mistakes reported to the function.",
 			func(s host.Stats) int64 { return s.Warnings }),
 	}
 	return measured(columns, func(take func(host.Stats, ...string)) {
@@ -287,7 +288,7 @@ func (r *rebuilds) metrics() observe.Source {
 	columns := []column[Progress]{
 		gauge("millrace_materializer_caught_up_records", "Records folded in the last catch-up of a partition.",
 			func(p Progress) int64 { return p.Next - p.From }, label),
-		gauge("millrace_materializer_remaining_records", "Records that the last catch-up of a partition has still to fold.",
+		gauge("millrace_materializer_remaining_records", "Records that the last catch-up of a partition still has to fold.",
 			func(p Progress) int64 { return p.Until - p.Next }, label),
 	}
 	return measured(columns, func(take func(Progress, ...string)) {
@@ -307,8 +308,8 @@ func embeddedMetrics(log *embedded.Log) observe.Source {
 		counter("millrace_log_records_total", "Records acknowledged by the log.", func(s f) uint64 { return s.Records }),
 		counter("millrace_log_bytes_total", "Bytes of acknowledged records.", func(s f) uint64 { return s.Bytes }),
 		counter("millrace_log_commits_total", "Synced group commits.", func(s f) uint64 { return s.Commits }),
-		counter("millrace_log_failures_total", "How often the disk failed.", func(s f) uint64 { return s.Failures }),
-		counter("millrace_log_reopened_total", "How often the log came back after that.",
+		counter("millrace_log_failures_total", "Disk failures.", func(s f) uint64 { return s.Failures }),
+		counter("millrace_log_reopened_total", "Recoveries of the log after disk failures.",
 			func(s f) uint64 { return s.Reopened }),
 		gauge("millrace_log_queued_bytes", "Bytes that wait to be written.", func(s f) int { return s.QueuedBytes }),
 	}
@@ -326,9 +327,9 @@ func (n *Node) stalenessMetrics() observe.Source {
 	labels := []string{"type", "consistency", "by"}
 	return observe.Source{
 		Metrics: []observe.Metric{
-			{Name: ages, Kind: observe.Latency, Labels: labels, Help: "Age of the newest moment of which it was known, when a relaxed read was answered, that the answer's state had everything committed by then."},
-			{Name: largest, Kind: observe.Gauge, Labels: labels, Help: "The largest of that in the last one to two minutes."},
-			{Name: promised, Kind: observe.Gauge, Labels: labels, Help: "The largest bound that bounded reads asked for in the last one to two minutes."},
+			{Name: ages, Kind: observe.Latency, Labels: labels, Help: "Staleness of relaxed reads: age of the newest moment up to which the answer is known to include every commit."},
+			{Name: largest, Kind: observe.Gauge, Labels: labels, Help: "Largest staleness of relaxed reads in the last one to two minutes."},
+			{Name: promised, Kind: observe.Gauge, Labels: labels, Help: "Largest bound requested by bounded reads in the last one to two minutes."},
 		},
 		Collect: func(emit observe.Emitter) {
 			for _, s := range n.manager.Staleness() {

@@ -43,6 +43,9 @@ type Options struct {
 	// Watch are globs below Dir of the files whose changes restart Command. None: the sources of all
 	// languages.
 	Watch []string
+	// Dev: definitions whose files have changed are applied without a new version, and the directory
+	// of definitions need not be there.
+	Dev bool
 	// Dir is where Command runs and where its files are; empty: the working directory.
 	Dir     string
 	Version string
@@ -62,10 +65,13 @@ type Node struct {
 	*process
 	identity identity
 
-	store   materializer.Store
-	host    *host.Host
-	manager *partitions.Manager
-	router  *routing.Router
+	store materializer.Store
+	views *views
+	// readSide folds what definitions say, and answers queries.
+	readSide *readSide
+	host     *host.Host
+	manager  *partitions.Manager
+	router   *routing.Router
 	// cluster is what there is to do with other workers; nil on a log of this process alone.
 	cluster *cluster
 	// loops run below the tasks and may fail.
@@ -78,6 +84,7 @@ type Node struct {
 	readiness readiness
 	rebuilds  rebuilds
 	command   command
+	notices   notices
 	// settled is closed when the partitions are released, after no caller is served any more.
 	settled chan struct{}
 }
@@ -94,15 +101,26 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 }
 
 func newNode(o Options) *Node {
-	return &Node{
+	n := &Node{
 		process: newProcess(o), readiness: newReadiness(), spoiled: make(chan error, 1),
 		settled: make(chan struct{}),
 	}
+	n.views = &views{node: n}
+	n.readSide = &readSide{node: n, turned: make(chan struct{}, 1)}
+	n.notices.logger = n.logger
+	n.onClose(func() error {
+		n.notices.flush()
+		return nil
+	})
+	return n
 }
 
 // open opens everything, the log first.
 func (n *Node) open(ctx context.Context) (err error) {
 	if err := checkPatterns(n.options.Watch); err != nil {
+		return err
+	}
+	if err := n.checkDefinitions(); err != nil {
 		return err
 	}
 	if err := checkCommand(ctx, n.options.Command, n.config.Function); err != nil {
@@ -124,10 +142,13 @@ func (n *Node) open(ctx context.Context) (err error) {
 		return err
 	}
 	n.onClose(n.store.Close)
-	if err := n.settleLayout(ctx); err != nil {
+	if err := n.determineLayout(ctx); err != nil {
 		return err
 	}
 	n.host = host.New(n.config.hostSettings)
+	if err := n.openReadSide(); err != nil {
+		return err
+	}
 	if err := n.openCluster(ctx); err != nil {
 		return err
 	}
@@ -140,9 +161,9 @@ func (n *Node) open(ctx context.Context) (err error) {
 		Membership:     n.membership(), Group: n.cluster.groupOrNil(), Table: n.routes,
 		Log: n.log, Store: n.store, Functions: n.host, Limits: n.config.Limits, Hooks: n.partitionHooks(), Tracer: n.tracer,
 		Clock: n.clock,
-		Types: n.entityTypes, Admit: n.admission().judge, Peers: n.cluster.peersOrNil(),
+		Types: n.entityTypes, Admit: n.admission().admit, Peers: n.cluster.peersOrNil(),
 		OnEffectError: func(t entities.Target, err error) {
-			n.logger.Warn("side effect was not carried out", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
+			n.logger.Warn("side effect failed", observe.Command, t.Service+"/"+t.Method, observe.Error, err)
 		},
 	})
 	n.router = n.manager.Router()
@@ -167,7 +188,7 @@ func checkCommand(ctx context.Context, command []string, address string) error {
 		return nil //nolint:nilerr // as it should be
 	}
 	_ = conn.Close()
-	return fmt.Errorf("start the user function: a program listens on %s, where it is to serve: end that one, or choose another address with --function and tell the command", address)
+	return fmt.Errorf("start the user function: another program listens on its address, %s: stop that one, or choose another address with --function", address)
 }
 
 // listen opens a port, or says which setting to change.
@@ -197,10 +218,9 @@ func (n *Node) membership() broker.Membership {
 func (n *Node) partitionHooks() partitions.Hooks {
 	return partitions.Hooks{
 		StateChanged: n.partitionChanged,
-		Alarm: func(partition int32, what string) {
-			n.logger.Warn("partition alarm", observe.Partition, partition, observe.Error, what)
-		},
-		WatchFailed: func(err error) { n.troubles.note(taskPartitions, err) },
+		RoleChanged:  func() { poke(n.readSide.turned) },
+		Alarm:        n.alarm,
+		WatchFailed:  func(err error) { n.troubles.note(taskPartitions, err) },
 		Progress: func(p Progress) {
 			n.rebuilds.report(p)
 			if n.options.OnProgress != nil {
@@ -211,13 +231,22 @@ func (n *Node) partitionHooks() partitions.Hooks {
 }
 
 func (n *Node) partitionChanged(partition int32, from, to core.State, why string) {
-	level := slog.LevelDebug
-	if why != "" {
-		level = slog.LevelWarn
+	if why == "" {
+		n.logger.Debug("partition changed state", observe.Partition, partition, "from", from.String(), "to", to.String())
+	} else {
+		n.partitionWarning(partition, from, to, why)
 	}
-	n.logger.Log(context.Background(), level, "partition changed state", observe.Partition, partition, "from", from,
-		"to", to, observe.Cause, why)
 	n.checkReady()
+}
+
+// partitionWarning logs why a partition took a step that is not on its way up.
+func (n *Node) partitionWarning(partition int32, from, to core.State, why string) {
+	n.notices.add(partition, event{from: from.String(), to: to.String(), why: why})
+}
+
+// alarm logs what an operator should look at.
+func (n *Node) alarm(partition int32, what string) {
+	n.notices.add(partition, event{why: what})
 }
 
 func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *routing.Table, tracer *tracing.Tracer,
@@ -233,10 +262,10 @@ func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *routing.T
 // Waiting is closed when everything but a remote function is there.
 func (n *Node) Waiting() <-chan struct{} { return n.readiness.waiting }
 
-// Settle returns when the side effects of every call that was answered before have been carried
+// AwaitQuiet returns when the side effects of every call that was answered before have been carried
 // out, and due timers have fired; what did not work and is tried again later is not waited for.
-func (n *Node) Settle(ctx context.Context) error {
-	n.router.Drain()
+func (n *Node) AwaitQuiet(ctx context.Context) error {
+	n.router.Wait()
 	return n.manager.AwaitQuiet(ctx)
 }
 

@@ -109,7 +109,11 @@ func TestStatusShowsEverything(t *testing.T) {
 	if want := []string{"pricing.v1.PricingService (action , in process)", "shop.v1.CartService (event sourced cart, in process)"}; !slices.Equal(services, want) {
 		t.Errorf("services %q, want %q", services, want)
 	}
-	if want := []string{"shutdown running", "flush running", "partitions running", "function done", "gateway running", "health running", "admin running", "log running", "store running"}; !slices.Equal(tasks, want) {
+	want := []string{
+		"shutdown running", "flush running", "partitions running", "projections running", "definitions running",
+		"function done", "gateway running", "health running", "admin running", "log running", "store running",
+	}
+	if !slices.Equal(tasks, want) {
 		t.Errorf("tasks %q, want %q", tasks, want)
 	}
 	for _, p := range s.GetPartitions() {
@@ -380,7 +384,7 @@ func TestLagOfAPartitionThatIsNotOwned(t *testing.T) {
 	n := launch(t, Options{Config: c, Local: local(t, "counter"), Log: world.Client("w"), Clock: clk})
 	eventually(t, "to be no member yet", func() bool {
 		err := n.NotReady()
-		return err != nil && err.Error() == "it is not a member of its group yet"
+		return err != nil && err.Error() == "not a member of the group yet"
 	})
 	if err := world.AwaitMember(t.Context(), c.App, n.identity.Worker); err != nil {
 		t.Fatal(err)

@@ -163,10 +163,10 @@ func (p *process) shutdown(ctx context.Context, rest func(bounded context.Contex
 func cutOff(logger *slog.Logger, err error) error {
 	switch {
 	case errors.Is(err, gateway.ErrHanging):
-		logger.Warn("calls were cut off", observe.Cause, err)
+		logger.Warn("in-flight calls were aborted", observe.Cause, err)
 		return nil
 	case errors.Is(err, context.DeadlineExceeded):
-		logger.Warn("calls were cut off", observe.Cause, "they did not end within drain-timeout")
+		logger.Warn("in-flight calls were aborted", observe.Cause, "they did not end within drain-timeout")
 		return nil
 	default:
 		return err

@@ -47,7 +47,7 @@ func TestRefusedEffectsAreListed(t *testing.T) {
 	for _, name := range []string{"a-x", "a-y"} {
 		increment(t, n, name)
 	}
-	if err := n.Settle(t.Context()); err != nil {
+	if err := n.AwaitQuiet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	list := func() []*adminv1.ParkedEffect {
@@ -101,7 +101,7 @@ func TestRefusedEffectsAreListed(t *testing.T) {
 			t.Errorf("%s: resolved twice: %v", name, err)
 		}
 	}
-	if err := n.Settle(t.Context()); err != nil {
+	if err := n.AwaitQuiet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "one refused effect is counted", func() bool { return n.manager.CountRefused() == 1 })

@@ -70,7 +70,7 @@ func older(t *testing.T, c *Config) {
 				increment(t, n, "a-"+name)
 			}
 		}
-		if err := n.Settle(t.Context()); err != nil {
+		if err := n.AwaitQuiet(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		end(t, n)
@@ -141,6 +141,10 @@ func TestRepairOfAnOlderLog(t *testing.T) {
 			if _, body := page(t, n, "/status"); !strings.Contains(body, "log went backwards") {
 				t.Errorf("the status page does not say why: %s", body)
 			}
+			eventually(t, "the worker to have its function, without which health is not served", func() bool {
+				_, body := page(t, n, "/readyz")
+				return strings.Contains(body, "is halted: ")
+			})
 			health := watchHealth(t, n)
 			health.becomes(healthpb.HealthCheckResponse_NOT_SERVING, "is halted: ")
 			_, err := counterv1.NewCounterServiceClient(dial(t, n.PublicAddress())).Increment(t.Context(),
@@ -161,7 +165,7 @@ func TestRepairOfAnOlderLog(t *testing.T) {
 					increment(t, n, "a-"+name)
 				}
 			}
-			if err := n.Settle(t.Context()); err != nil {
+			if err := n.AwaitQuiet(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range mirrored {
@@ -220,7 +224,7 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 	for _, name := range mirrored {
 		increment(t, n, "a-"+name)
 	}
-	if err := n.Settle(t.Context()); err != nil {
+	if err := n.AwaitQuiet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	verified(t, verification(t, n, true), 0)
@@ -257,7 +261,7 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 	if err := offline(take); err != nil {
 		t.Fatal(err)
 	}
-	mustContain(t, "the findings", verified(t, said, 1), "store: counter/", "head is another one in the log")
+	mustContain(t, "the findings", verified(t, said, 1), "store: counter/", "head differs from the one in the log")
 
 	damage(t, filepath.Join(c.Data, "log"))
 	said = nil

@@ -193,9 +193,9 @@ func UnknownVariables(environ []string) []string {
 		if !ours || known[variable] || foreign.MatchString(variable) {
 			continue
 		}
-		text := "environment " + variable + " is no setting: see `millrace config` for all"
+		text := "environment " + variable + " is not a setting: see `millrace config` for all"
 		if best := nearest(strings.ToLower(name)); best != nil {
-			text = fmt.Sprintf("environment %s is no setting: did you mean %s?", variable, best.Env())
+			text = fmt.Sprintf("environment %s is not a setting: did you mean %s?", variable, best.Env())
 		}
 		unknown = append(unknown, text)
 	}

@@ -206,9 +206,9 @@ func TestWrongConfigurationIsExplained(t *testing.T) {
 			`flag --advertise: setting advertise: ":1" is not host:port`, `flag --advertise-public: setting advertise-public: "worker" is not host:port`,
 		}},
 		{name: "broker", flags: map[string]string{"brokers": "a:1,b"}, want: []string{`setting brokers: "b" is not host:port`}},
-		{name: "port", flags: map[string]string{"listen": "127.0.0.1:abc"}, want: []string{`flag --listen: setting listen: "127.0.0.1:abc" is not host:port: "abc" is no port`}},
-		{name: "port too large", flags: map[string]string{"admin": "127.0.0.1:99999"}, want: []string{`"127.0.0.1:99999" is not host:port: "99999" is no port`}},
-		{name: "no port", flags: map[string]string{"function": "127.0.0.1:"}, want: []string{`setting function: "127.0.0.1:" is not host:port: "" is no port`}},
+		{name: "port", flags: map[string]string{"listen": "127.0.0.1:abc"}, want: []string{`flag --listen: setting listen: "127.0.0.1:abc" is not host:port: "abc" is not a port`}},
+		{name: "port too large", flags: map[string]string{"admin": "127.0.0.1:99999"}, want: []string{`"127.0.0.1:99999" is not host:port: "99999" is not a port`}},
+		{name: "no port", flags: map[string]string{"function": "127.0.0.1:"}, want: []string{`setting function: "127.0.0.1:" is not host:port: "" is not a port`}},
 		{name: "advertised port", flags: map[string]string{"advertise": "w:x"}, want: []string{`setting advertise: "w:x" is not host:port`}},
 		{name: "list of nothing", flags: map[string]string{"brokers": ",,"}, want: []string{`flag --brokers: setting brokers: ",," has no items`}},
 		{name: "empty variable", env: "MILLRACE_BROKERS=", want: []string{"environment MILLRACE_BROKERS: is set and empty: unset it, or give it a value"}},
@@ -217,7 +217,7 @@ func TestWrongConfigurationIsExplained(t *testing.T) {
 		{name: "no data", flags: map[string]string{"data": ""}, want: []string{"setting data: is empty: name a directory, or set ephemeral"}},
 		{name: "replication", flags: map[string]string{"replication": "-1"}, want: []string{"setting replication: -1 is not between 0 and 32767"}},
 		{name: "zero", flags: map[string]string{"max-waiting": "0", "dedup-window": "0s"}, want: []string{"setting max-waiting: must be above zero", "setting dedup-window: 0s is below 2m"}},
-		{name: "log", flags: map[string]string{"log-level": "loud", "log-format": "xml"}, want: []string{`setting log-level: "loud" is none of`, `setting log-format: "xml" is none of`}},
+		{name: "log", flags: map[string]string{"log-level": "loud", "log-format": "xml"}, want: []string{`setting log-level: "loud" is unknown: use`, `setting log-format: "xml" is unknown: use`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c, _, err := Load(Sources{
@@ -247,8 +247,8 @@ func TestUnknownVariables(t *testing.T) {
 		"MILLRACE_PORT=tcp://10.0.0.1:80", "MILLRACE_ADMIN_PORT_9001_TCP_ADDR=10.0.0.1",
 	})
 	want := []string{
-		"environment MILLRACE_COLOUR is no setting: see `millrace config` for all",
-		"environment MILLRACE_LISTN is no setting: did you mean MILLRACE_LISTEN?",
+		"environment MILLRACE_COLOUR is not a setting: see `millrace config` for all",
+		"environment MILLRACE_LISTN is not a setting: did you mean MILLRACE_LISTEN?",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -261,12 +261,12 @@ func TestConfigurationFileMustBeReadable(t *testing.T) {
 		t.Errorf("a file that was named and is missing: %v", err)
 	}
 	if _, _, err := Load(Sources{File: configFile(t, strings.Repeat("#", maxFileBytes+1))}); err == nil ||
-		!strings.Contains(err.Error(), "are no configuration of millrace") {
+		!strings.Contains(err.Error(), "are too many for a configuration file") {
 		t.Errorf("a file that is too large: %v", err)
 	}
 }
 
-// What a struct holds by itself, without sources, is judged the same.
+// What a struct holds by itself, without sources, is checked the same.
 func TestValidateNamesEverything(t *testing.T) {
 	err := (&Config{}).Validate()
 	if err == nil {

@@ -85,11 +85,16 @@ func logLoop(stats func() embedded.Stats) loop {
 // deleted and rebuilt from the log.
 func (n *Node) openStore() (materializer.Store, error) {
 	if n.config.Ephemeral {
+		n.views.memory = memstore.New()
 		return memstore.New(), nil
 	}
 	dir := n.storeDirectory()
+	cache := pebblestore.NewCache(n.config.BlockCache, pebblestore.DefaultMemTableBytes, viewsMemTableBytes)
+	n.onClose(cache.Close)
+	n.views.dir, n.views.cache = n.viewsDirectory(), cache
+	n.onClose(n.views.Close)
 	options := pebblestore.Options{
-		Dir: dir, BlockCache: n.config.BlockCache,
+		Dir: dir, Cache: cache,
 		OnFailure: func(err error) {
 			n.troubles.note(loopStore, err)
 			n.logger.Error("the store refuses writes", observe.Path, dir, observe.Error, err)
@@ -97,29 +102,52 @@ func (n *Node) openStore() (materializer.Store, error) {
 		},
 		OnWarning: func(message string) { n.logger.Warn("store", observe.Path, dir, observe.Error, message) },
 	}
-	var store *pebblestore.Store
-	_, err := os.Stat(n.spoiledMark())
-	switch {
-	case err == nil:
-		err = fmt.Errorf("%w: the damage was found while it was in use", materializer.ErrCorrupt)
-	case errors.Is(err, fs.ErrNotExist):
-		store, err = pebblestore.Open(options)
+	var damage error
+	if _, err := os.Stat(n.spoiledMark()); err == nil {
+		damage = fmt.Errorf("%w: the damage was found while it was in use", materializer.ErrCorrupt)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	if errors.Is(err, materializer.ErrCorrupt) {
+	store, err := openOrReplace(options, damage, func(err error) {
 		n.troubles.note(loopStore, fmt.Errorf("it was damaged and is rebuilt from the log: %w", err))
 		n.logger.Warn("the store is damaged and is rebuilt from the log", observe.Path, dir, observe.Error, err)
-		if err := errors.Join(os.RemoveAll(dir), os.RemoveAll(n.spoiledMark())); err != nil {
-			return nil, fmt.Errorf("remove the damaged store %s: %w", dir, err)
-		}
-		store, err = pebblestore.Open(options)
+	})
+	if err == nil {
+		err = os.RemoveAll(n.spoiledMark())
 	}
 	if err != nil {
 		return nil, n.inUse(err)
 	}
-	n.sources = append(n.sources, store.Metrics())
+	n.sources = append(n.sources, pebblestore.Metrics(func() map[string]*pebblestore.Store {
+		stores := map[string]*pebblestore.Store{loopStore: store}
+		if views := n.views.now.Load(); views != nil {
+			stores[loopViews] = views.Store
+		}
+		return stores
+	}))
 	n.loops = append(n.loops, n.storeLoop(store.Stats))
 	n.written = func() uint64 { return store.Stats().Commits }
 	return store, nil
+}
+
+// openOrReplace opens a store that can be made again. If it is damaged, or known to be, it is
+// deleted, after tell was called, and begins empty.
+func openOrReplace(o pebblestore.Options, damage error, tell func(error)) (*pebblestore.Store, error) {
+	err := damage
+	if err == nil {
+		var store *pebblestore.Store
+		if store, err = pebblestore.Open(o); err == nil {
+			return store, nil
+		}
+	}
+	if !errors.Is(err, materializer.ErrCorrupt) {
+		return nil, err
+	}
+	tell(err)
+	if err := os.RemoveAll(o.Dir); err != nil {
+		return nil, fmt.Errorf("remove the damaged store %s: %w", o.Dir, err)
+	}
+	return pebblestore.Open(o)
 }
 
 const loopStore = "store"
@@ -142,12 +170,12 @@ func (n *Node) spoil(err error) {
 // leaves a mark for the next start: what is damaged may be where opening does not look.
 func (n *Node) endStore(why error) error {
 	if !errors.Is(why, materializer.ErrCorrupt) {
-		return fmt.Errorf("the store has failed; start again when its disk is well: %w", why)
+		return fmt.Errorf("the store has failed; check its disk, then restart: %w", why)
 	}
 	if err := os.WriteFile(n.spoiledMark(), []byte(why.Error()+"\n"), 0o600); err != nil {
 		return fmt.Errorf("%w (and that could not be noted for the next start: %w)", why, err)
 	}
-	return fmt.Errorf("the store was damaged while it was in use; start again, and it is rebuilt from the log: %w", why)
+	return fmt.Errorf("the store was damaged while it was in use; restart, and it is rebuilt from the log: %w", why)
 }
 
 func (n *Node) storeLoop(stats func() pebblestore.Stats) loop {

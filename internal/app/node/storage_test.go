@@ -83,9 +83,10 @@ func TestWhatWentWrongBeforeIsRemembered(t *testing.T) {
 	}
 }
 
-// TestDamageMetInUseEndsTheNodeAndTheNextRebuilds: what is damaged can neither be read nor written
-// over, so that only a new start helps, which must not trust the files although they can be opened.
-func TestDamageMetInUseEndsTheNodeAndTheNextRebuilds(t *testing.T) {
+// TestDamageFoundInUseEndsTheNodeAndTheNextRebuilds: what is damaged can neither be read nor
+// written over, so that only a new start helps, which must not trust the files although they can be
+// opened.
+func TestDamageFoundInUseEndsTheNodeAndTheNextRebuilds(t *testing.T) {
 	config := testConfig(t)
 	n, err := Start(t.Context(), Options{Config: config, Local: local(t, "counter")})
 	if err != nil {
@@ -95,7 +96,7 @@ func TestDamageMetInUseEndsTheNodeAndTheNextRebuilds(t *testing.T) {
 	n.spoil(errFull) // may pass
 	n.spoil(fmt.Errorf("block 7: %w (%w)", materializer.ErrCorrupt, pebblestore.ErrEnded))
 	n.spoil(fmt.Errorf("block 8: %w (%w)", materializer.ErrCorrupt, pebblestore.ErrEnded))
-	if err := n.Wait(); !errors.Is(err, materializer.ErrCorrupt) || !strings.Contains(err.Error(), "start again") {
+	if err := n.Wait(); !errors.Is(err, materializer.ErrCorrupt) || !strings.Contains(err.Error(), "restart") {
 		t.Fatalf("the node ended with %v", err)
 	}
 	old := filepath.Join(n.storeDirectory(), "old")
@@ -122,7 +123,7 @@ func TestStoreThatHasFailedEndsTheNode(t *testing.T) {
 	}
 	awaitReady(t, n)
 	n.spoil(fmt.Errorf("%w (%w)", errFull, pebblestore.ErrEnded))
-	if err := n.Wait(); !errors.Is(err, errFull) || !strings.Contains(err.Error(), "start again") {
+	if err := n.Wait(); !errors.Is(err, errFull) || !strings.Contains(err.Error(), "restart") {
 		t.Errorf("the node ended with %v", err)
 	}
 	if _, err := os.Stat(n.spoiledMark()); !errors.Is(err, fs.ErrNotExist) {
@@ -137,16 +138,16 @@ func (unreadable) Get([]byte) ([]byte, error) {
 	return nil, fmt.Errorf("get: %w", materializer.ErrCorrupt)
 }
 
-// TestDamageThatTheStartMeets: a start that reads a damaged row, before anything is served, leaves
+// TestDamageThatTheStartFinds: a start that reads a damaged row, before anything is served, leaves
 // a mark for the next one, which rebuilds the store.
-func TestDamageThatTheStartMeets(t *testing.T) {
+func TestDamageThatTheStartFinds(t *testing.T) {
 	n := newNode(Options{Config: testConfig(t)})
 	n.topic.Partitions, n.store = 1, unreadable{}
 	if err := os.MkdirAll(n.config.Data, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	_, err := n.storedLayout()
-	if err == nil || !strings.Contains(err.Error(), "start again, and it is rebuilt from the log") {
+	if err == nil || !strings.Contains(err.Error(), "restart, and it is rebuilt from the log") {
 		t.Errorf("the start ends with %v; want what to do", err)
 	}
 	if _, err := os.Stat(n.spoiledMark()); err != nil {

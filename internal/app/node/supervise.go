@@ -48,12 +48,12 @@ func (n *Node) supervise(ctx context.Context) error {
 		if isChange || n.clock.Now().Sub(began) > steadyAfter {
 			attempt = 1
 		}
-		n.logger.Info("starting the user function again", observe.Cause, why, observe.Attempt, attempt)
+		n.logger.Info("restarting the user function", observe.Cause, why, observe.Attempt, attempt)
 		if isChange {
 			if err := brake.blocks(changed.files, n.clock.Now()); err != nil {
 				watching = false
 				n.troubles.note(taskSupervisor, err)
-				n.logger.Warn("changes of files do not restart the user function any more", observe.Cause, err)
+				n.logger.Warn("files are no longer watched: changes do not restart the user function", observe.Cause, err)
 			}
 		} else {
 			n.troubles.note(taskSupervisor, fmt.Errorf("the user function ended: %w", why))
@@ -122,7 +122,7 @@ func (n *Node) runCommand(ctx context.Context, watching bool) error {
 	case isChange:
 		return changed
 	case err == nil:
-		return errors.New("it returned")
+		return errors.New("it exited")
 	default:
 		return err
 	}

@@ -20,8 +20,8 @@ import (
 // tailed is a record as these tests compare it.
 func tailed(r *adminv1.TailResponse) string {
 	text := strings.TrimSpace(r.GetKind() + " " + r.GetEntity())
-	if r.GetStale() {
-		text += " STALE"
+	if r.GetVoid() {
+		text += " VOID"
 	}
 	return text
 }
@@ -78,6 +78,38 @@ func TestTailReadsWhatIsThere(t *testing.T) {
 		if got := readTail(t, n, tc.request); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
+	}
+}
+
+// TestTailOfWhatIsNotThere: a tail that ends says that it has found no record, and which types
+// there are.
+func TestTailOfWhatIsNotThere(t *testing.T) {
+	n := started(t, Options{Local: local(t, "cart counter")})
+	empty := int32(1)
+	for want, request := range map[string]*adminv1.TailRequest{
+		`no records of entity type "nope" in partition 1: it has none of any type`: {Type: "nope", Partition: &empty},
+		`cart/nope has no records`: {Entity: "cart/nope"},
+	} {
+		checkNotFound(t, n, request, want)
+	}
+	zero, one := apart(t)
+	addItem(t, n, zero, "apple")
+	increment(t, n, one)
+	checkNotFound(t, n, &adminv1.TailRequest{Type: "nope"},
+		`no records of entity type "nope" in the journal; it has records of: cart, counter`)
+	if got := readTail(t, n, &adminv1.TailRequest{Type: "nope", FromEnd: true}); got != nil {
+		t.Errorf("from the end: %q", got)
+	}
+}
+
+func checkNotFound(t *testing.T, n *Node, r *adminv1.TailRequest, want string) {
+	t.Helper()
+	stream, err := adminOf(t, n).Tail(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = stream.Recv(); status.Code(err) != codes.NotFound || status.Convert(err).Message() != want {
+		t.Errorf("%v: %v, want %s", r, err, want)
 	}
 }
 
@@ -181,7 +213,7 @@ func TestTailMarksWhatDoesNotCount(t *testing.T) {
 	n := started(t, Options{Config: c, Local: local(t, "cart"), Log: world.Client("now")})
 	world.Inject(journal, former(record.Event, 2))
 
-	stream, err := adminOf(t, n).Tail(t.Context(), &adminv1.TailRequest{Follow: true, Limit: 6})
+	stream, err := adminOf(t, n).Tail(t.Context(), &adminv1.TailRequest{Follow: true, Limit: 7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,8 +223,9 @@ func TestTailMarksWhatDoesNotCount(t *testing.T) {
 		notes = append(notes, r.GetNote())
 	}
 	if want := []string{
-		"claim", "event cart/42", "foreign x", "claim STALE", "claim",
-		"event cart/42 STALE",
+		"claim", "event cart/42", "foreign x", "claim VOID", "claim",
+		"barrier", // the worker has read what is defined
+		"event cart/42 VOID",
 	}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -225,7 +258,7 @@ func TestTailBeforeAnyClaim(t *testing.T) {
 	world.Inject(journal,
 		broker.Record{Key: []byte("cart/42"), Headers: []broker.Header{{Key: record.HeaderKey, Value: env.Append(nil)}}})
 	n := started(t, Options{Config: c, Local: local(t, "cart"), Log: world.Client("now")})
-	if got := readTail(t, n, &adminv1.TailRequest{Limit: 1}); !slices.Equal(got, []string{"event cart/42 STALE"}) {
+	if got := readTail(t, n, &adminv1.TailRequest{Limit: 1}); !slices.Equal(got, []string{"event cart/42 VOID"}) {
 		t.Errorf("%q, want an event that does not count", got)
 	}
 }

@@ -20,6 +20,10 @@ const (
 	taskHealth     = "health"
 	taskPeers      = "peers"
 	taskMembers    = "members"
+	// The read side: what is defined, rows, and the directory of definitions.
+	taskDefinitions     = "definitions"
+	taskProjections     = "projections"
+	taskDefinitionFiles = "definition files"
 )
 
 // flushEvery bounds what has to be read from the log again after a crash.
@@ -38,6 +42,11 @@ func (n *Node) run(ctx context.Context) {
 	n.group.Start(taskPartitions, n.runPartitions)
 	if n.cluster != nil {
 		n.group.Start(taskMembers, n.watchMembers)
+	}
+	n.group.Start(taskProjections, n.runProjections)
+	n.group.Start(taskDefinitions, n.runDefinitions)
+	if n.config.Definitions != "" {
+		n.group.Start(taskDefinitionFiles, n.applyFiles)
 	}
 	n.group.Start(taskFunction, n.runFunction)
 	if len(n.options.Command) > 0 {
@@ -76,7 +85,7 @@ func (n *Node) endEffects(bounded context.Context) {
 	drained := make(chan struct{})
 	go func() { // ends with the last effect, or with the process; waited for below
 		defer close(drained)
-		n.router.Drain()
+		n.router.Wait()
 	}()
 	select {
 	case <-drained:
@@ -87,7 +96,7 @@ func (n *Node) endEffects(bounded context.Context) {
 	select {
 	case <-drained:
 	case <-time.After(lateEffects):
-		n.logger.Warn("effects do not end", observe.Cause, "their function hangs: they are left to the end of the process, and are sent again by the next owner")
+		n.logger.Warn("effects did not end in time", observe.Cause, "the function hangs; the next owner sends them again")
 	}
 }
 
@@ -116,7 +125,7 @@ func (n *Node) flushStore(ctx context.Context) error {
 		err := n.store.Flush()
 		n.troubles.note(taskFlush, err)
 		if err != nil {
-			n.logger.Warn("the store could not be made durable; the log has everything", observe.Error, err)
+			n.logger.Warn("store not flushed; the log has all data", observe.Error, err)
 			continue
 		}
 		durable = written

@@ -47,9 +47,13 @@ func asking(program, admin string) func(what string) string {
 	}
 }
 
-// tryCall is a call of what a catalog serves, nil when there is none to paste.
+// tryCall is a call of what the user's function serves, nil when there is none to paste.
 func tryCall(catalog *discovery.Catalog, public string) *sample {
-	s := slices.MinFunc(catalog.Services(), func(a, b *discovery.Service) int { return sampleRank(a) - sampleRank(b) })
+	services := catalog.User().Services()
+	if len(services) == 0 {
+		return nil
+	}
+	s := slices.MinFunc(services, func(a, b *discovery.Service) int { return sampleRank(a) - sampleRank(b) })
 	i := slices.IndexFunc(s.Methods, (*discovery.Method).IsUnary)
 	if i < 0 {
 		return nil

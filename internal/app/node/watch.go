@@ -70,7 +70,7 @@ func newWatch(dir, data string, patterns, command []string) *watch {
 	if !w.chosen {
 		w.patterns, w.named = sources, programFiles(dir, command)
 	}
-	w.was = w.look()
+	w.was = w.scan()
 	return w
 }
 
@@ -117,7 +117,7 @@ func (w *watch) await(ctx context.Context, clk clock.Clock) []string {
 
 // changed returns the files that were written, added or removed since the start, sorted.
 func (w *watch) changed() []string {
-	now := w.look()
+	now := w.scan()
 	var files []string
 	for file, s := range now {
 		if was, known := w.was[file]; !known || was != s {
@@ -133,7 +133,7 @@ func (w *watch) changed() []string {
 	return files
 }
 
-func (w *watch) look() map[string]stamp {
+func (w *watch) scan() map[string]stamp {
 	now, visited := map[string]stamp{}, 0
 	note := func(file string, info fs.FileInfo, err error) {
 		if err == nil && info.Mode().IsRegular() {
@@ -257,7 +257,7 @@ func (b *brake) blocks(files []string, now time.Time) error {
 	if b.times = b.times[1:]; now.Sub(first) > brakeWithin {
 		return nil
 	}
-	return fmt.Errorf("%w before each of %d starts in %v: the user function seems to write what is watched; say what "+
-		"its sources are, as in `dev --watch 'src/**' -- …`, and restart millrace", &changedError{b.files}, brakeAfter,
+	return fmt.Errorf("%w before each of %d starts in %v: the user function seems to write what is watched; name "+
+		"its sources, as in `dev --watch 'src/**' -- …`, and restart millrace", &changedError{b.files}, brakeAfter,
 		now.Sub(first).Round(time.Second))
 }

@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// millracePath is the module path of millrace.
-const millracePath = "github.com/millrace-io/millrace"
+// ModulePath is the module path of millrace.
+const ModulePath = "github.com/millrace-io/millrace"
 
 // Millrace is the millrace that a new module needs: a published version, or a folder with its
 // source.
@@ -33,7 +33,7 @@ var ErrNotPublished = errors.New("this millrace was built from source, and its v
 // Published returns the version that the running program was installed at; source has the go.mod
 // and go.sum that it was built with. Its error is ErrNotPublished.
 func Published(info *debug.BuildInfo, source fs.FS) (Millrace, error) {
-	if info == nil || info.Main.Path != millracePath || info.Main.Sum == "" { // only a module that was fetched has a sum
+	if info == nil || info.Main.Path != ModulePath || info.Main.Sum == "" { // only a module that was fetched has a sum
 		return Millrace{}, ErrNotPublished
 	}
 	return Millrace{version: info.Main.Version, sum: info.Main.Sum, source: source}, nil
@@ -46,8 +46,8 @@ func FromSource(folder string) (Millrace, error) {
 		return Millrace{}, err
 	}
 	mod, err := os.ReadFile(filepath.Join(folder, "go.mod")) //nolint:gosec // the user names it
-	if err != nil || !bytes.Contains(mod, []byte("module "+millracePath+"\n")) {
-		return Millrace{}, fmt.Errorf("%s has no source of millrace (a go.mod with module %s)", folder, millracePath)
+	if err != nil || !bytes.Contains(mod, []byte("module "+ModulePath+"\n")) {
+		return Millrace{}, fmt.Errorf("%s has no source of millrace (a go.mod with module %s)", folder, ModulePath)
 	}
 	return Millrace{version: "v0.0.0", source: os.DirFS(folder), folder: folder}, nil
 }
@@ -64,7 +64,7 @@ func (m *Millrace) requirements(path string, uses []string) (mod, sum string, er
 		return "", "", err
 	}
 	var version string
-	direct, indirect := []string{millracePath + " " + m.version}, []string(nil)
+	direct, indirect := []string{ModulePath + " " + m.version}, []string(nil)
 	for line := range strings.Lines(string(content)) {
 		line = strings.TrimSpace(line)
 		required := strings.TrimSuffix(line, " // indirect")
@@ -92,8 +92,8 @@ func (m *Millrace) requirements(path string, uses []string) (mod, sum string, er
 		return mod + m.replacement(), string(sums), nil
 	}
 	lines := slices.Collect(strings.Lines(string(sums)))
-	lines = append(lines, fmt.Sprintf("%s %s %s\n", millracePath, m.version, m.sum),
-		fmt.Sprintf("%s %s/go.mod %s\n", millracePath, m.version, hashOfGoMod(content)))
+	lines = append(lines, fmt.Sprintf("%s %s %s\n", ModulePath, m.version, m.sum),
+		fmt.Sprintf("%s %s/go.mod %s\n", ModulePath, m.version, hashOfGoMod(content)))
 	slices.SortFunc(lines, cmp.Compare[string])
 	return mod, strings.Join(lines, ""), nil
 }
@@ -108,7 +108,7 @@ func (m *Millrace) replacement() string {
 // millrace is not published yet: this is its source on this machine. When a version is published, remove
 // the line and run: go get %s@latest
 replace %s => %s
-`, millracePath, millracePath, folder)
+`, ModulePath, ModulePath, folder)
 }
 
 // hashOfGoMod is what go.sum says of a go.mod: the hash h1 of a list of files, here of one.

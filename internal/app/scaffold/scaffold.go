@@ -84,9 +84,9 @@ func (m *Module) check() (*Template, error) {
 	return nil, fmt.Errorf("there is no template %q: the templates are %s", m.Template, strings.Join(names, ", "))
 }
 
-// Write writes the module to the folder Name in a folder, and returns its path. It sets Path if it is
-// empty. It changes nothing that is there: a folder of this name is an error, and one that cannot be
-// written whole is removed.
+// Write writes the module to the folder Name in a folder, and returns its path. It sets Path if it
+// is empty. It changes nothing that is there: a folder of this name is an error, and one that
+// cannot be written whole is removed.
 func (m *Module) Write(in string) (folder string, err error) {
 	m.Path = cmp.Or(m.Path, "example.com/"+m.Name)
 	template, err := m.check()

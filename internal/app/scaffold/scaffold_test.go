@@ -86,7 +86,7 @@ func TestNothingIsOverwritten(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	damaged := Millrace{version: "v0.0.0", source: fstest.MapFS{"go.mod": {Data: []byte("module " + millracePath + "\n")}}}
+	damaged := Millrace{version: "v0.0.0", source: fstest.MapFS{"go.mod": {Data: []byte("module " + ModulePath + "\n")}}}
 	if _, err := (&Module{Template: "go", Name: "shop", Millrace: damaged}).Write(dir); err == nil {
 		t.Error("a millrace without go.sum gave a module")
 	}
@@ -97,7 +97,8 @@ func TestNothingIsOverwritten(t *testing.T) {
 
 // TestNoPlaceholderIsLeft: no file has the template's name, or its path, in its text or its name.
 func TestNoPlaceholderIsLeft(t *testing.T) {
-	folder, err := (&Module{Template: "go", Name: "shop", Path: "zeta.org/x/shop", Millrace: fromSource(t)}).Write(t.TempDir())
+	module := &Module{Template: "go", Name: "shop", Path: "zeta.org/x/shop", Millrace: fromSource(t)}
+	folder, err := module.Write(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +124,7 @@ func TestNoPlaceholderIsLeft(t *testing.T) {
 // TestRequirements: a published version is required by its number, with the sums that the go
 // command checks; source is required by a replace line.
 func TestRequirements(t *testing.T) {
-	info := &debug.BuildInfo{Main: debug.Module{Path: millracePath, Version: "v0.9.1", Sum: "h1:zip="}}
+	info := &debug.BuildInfo{Main: debug.Module{Path: ModulePath, Version: "v0.9.1", Sum: "h1:zip="}}
 	m, err := Published(info, os.DirFS(repository))
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +134,7 @@ func TestRequirements(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range append([]string{millracePath + " v0.9.1"}, uses...) {
+	for _, want := range append([]string{ModulePath + " v0.9.1"}, uses...) {
 		if !strings.Contains(mod, "\n\t"+want) {
 			t.Errorf("go.mod does not require %s", want)
 		}
@@ -141,17 +142,17 @@ func TestRequirements(t *testing.T) {
 	if strings.Contains(mod, "replace") {
 		t.Error("go.mod of a published version has a replace line")
 	}
-	if !strings.Contains(sum, "\n"+millracePath+" v0.9.1 h1:zip=\n"+millracePath+" v0.9.1/go.mod h1:") {
+	if !strings.Contains(sum, "\n"+ModulePath+" v0.9.1 h1:zip=\n"+ModulePath+" v0.9.1/go.mod h1:") {
 		t.Error("go.sum has no sums of the published version")
 	}
 	source := fromSource(t)
 	if mod, _, err = source.requirements("example.com/shop", uses); err != nil ||
-		!strings.Contains(mod, "\nreplace "+millracePath+" => "+source.folder+"\n") {
+		!strings.Contains(mod, "\nreplace "+ModulePath+" => "+source.folder+"\n") {
 		t.Errorf("go.mod has no replace line: %v\n%s", err, mod)
 	}
 	for what, info := range map[string]*debug.BuildInfo{
 		"no build information": nil,
-		"built in a checkout":  {Main: debug.Module{Path: millracePath, Version: "v0.0.0-20261130131121-2dbb9f1d1c1c+dirty"}},
+		"built in a checkout":  {Main: debug.Module{Path: ModulePath, Version: "v0.0.0-20261130131121-2dbb9f1d1c1c+dirty"}},
 		"another program":      {Main: debug.Module{Path: "example.com/x", Version: "v1.0.0", Sum: "h1:x="}},
 	} {
 		if _, err := Published(info, nil); !errors.Is(err, ErrNotPublished) {

@@ -697,7 +697,8 @@ type Failure struct {
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// Event-sourced entities only: end this stream and begin a new one from what is stored.
 	Restart bool `protobuf:"varint,3,opt,name=restart,proto3" json:"restart,omitempty"`
-	// The gRPC status code for the caller; 0 means none was chosen (UNKNOWN, as the protocol has it).
+	// The gRPC status code for the caller; 0 means none was chosen (UNKNOWN, as the protocol has it). At the end of a stream
+	// DEADLINE_EXCEEDED alone has a meaning: the function has given the command up because its timeout_nanos were over.
 	GrpcCode      int32 `protobuf:"varint,1000,opt,name=grpc_code,json=grpcCode,proto3" json:"grpc_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1339,7 +1340,10 @@ type CommandContext struct {
 	// The proxy keeps timers: the reply may have millrace_timers.
 	Timers bool `protobuf:"varint,5,opt,name=timers,proto3" json:"timers,omitempty"`
 	// The proxy keeps refusals of effects: an effect may say what happens when its target refuses.
-	Refusals      bool `protobuf:"varint,6,opt,name=refusals,proto3" json:"refusals,omitempty"`
+	Refusals bool `protobuf:"varint,6,opt,name=refusals,proto3" json:"refusals,omitempty"`
+	// What was left of the caller's time when the command was sent, in nanoseconds; 0: the caller has no deadline. A duration,
+	// because clocks differ. The caller is let go when it is over; the function may give the command up then.
+	TimeoutNanos  int64 `protobuf:"varint,7,opt,name=timeout_nanos,json=timeoutNanos,proto3" json:"timeout_nanos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1414,6 +1418,13 @@ func (x *CommandContext) GetRefusals() bool {
 		return x.Refusals
 	}
 	return false
+}
+
+func (x *CommandContext) GetTimeoutNanos() int64 {
+	if x != nil {
+		return x.TimeoutNanos
+	}
+	return 0
 }
 
 var File_cloudstate_entity_proto protoreflect.FileDescriptor
@@ -1511,7 +1522,7 @@ const file_cloudstate_entity_proto_rawDesc = "" +
 	"afterNanos\x12\x1a\n" +
 	"\bschedule\x18\x04 \x01(\tR\bschedule\x12!\n" +
 	"\fcommand_name\x18\x05 \x01(\tR\vcommandName\x12.\n" +
-	"\apayload\x18\x06 \x01(\v2\x14.google.protobuf.AnyR\apayload\"\xdb\x01\n" +
+	"\apayload\x18\x06 \x01(\v2\x14.google.protobuf.AnyR\apayload\"\x80\x02\n" +
 	"\x0eCommandContext\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x01 \x01(\tR\tcommandId\x12\x1c\n" +
@@ -1519,7 +1530,8 @@ const file_cloudstate_entity_proto_rawDesc = "" +
 	"\x0ftime_unix_nanos\x18\x03 \x01(\x03R\rtimeUnixNanos\x120\n" +
 	"\bmetadata\x18\x04 \x01(\v2\x14.cloudstate.MetadataR\bmetadata\x12\x16\n" +
 	"\x06timers\x18\x05 \x01(\bR\x06timers\x12\x1a\n" +
-	"\brefusals\x18\x06 \x01(\bR\brefusals*\x8c\x01\n" +
+	"\brefusals\x18\x06 \x01(\bR\brefusals\x12#\n" +
+	"\rtimeout_nanos\x18\a \x01(\x03R\ftimeoutNanos*\x8c\x01\n" +
 	"\x11MillraceExtension\x12\"\n" +
 	"\x1eMILLRACE_EXTENSION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18MILLRACE_COMMAND_CONTEXT\x10\x01\x12\x19\n" +

@@ -57,8 +57,8 @@ type journal struct {
 	service, id string
 	state       string
 	sequence    int64
-	// stale: the state has changes that are not stored, and a restart was requested.
-	stale bool
+	// unstored: the state has changes that are not stored, and a restart was requested.
+	unstored bool
 }
 
 // take handles one message; a command has a reply. An error is a violation of the protocol.
@@ -112,7 +112,7 @@ func (j *journal) command(c *cloudstate.Command) (*eventsourced.EventSourcedRepl
 	switch {
 	case c.GetEntityId() != j.id:
 		return nil, fmt.Errorf("protocol: command for %q on the stream of %q", c.GetEntityId(), j.id)
-	case j.stale:
+	case j.unstored:
 		return nil, errors.New("protocol: a command after a restart was requested")
 	}
 	request := &esmodel.Request{}
@@ -154,7 +154,7 @@ func (j *journal) process(id int64, request *esmodel.Request,
 			if j.late {
 				*j = before
 			}
-			j.stale = restart
+			j.unstored = restart
 			proto.Reset(reply)
 			reply.CommandId, reply.ClientAction = id, refuse(id, action.Fail.GetMessage(), restart)
 			return reply

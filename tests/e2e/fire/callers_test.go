@@ -21,8 +21,8 @@ import (
 const (
 	// soon bounds what takes no more than seconds while nothing fails.
 	soon = 20 * time.Second
-	// settle is how long a call of a scene is given to reach its entity.
-	settle = 50 * time.Millisecond
+	// reachPause is how long a call of a scene is given to reach its entity.
+	reachPause = 50 * time.Millisecond
 	// longTask is how long the command takes for which others wait, in milliseconds.
 	longTask = 500
 	// floodCommands, each with floodEffects, are more than a partition holds in memory.
@@ -79,7 +79,7 @@ func (w *world) try(ctx context.Context, k task, id string, rng *rand.Rand) atte
 func (w *world) insist(k task, id string) attempt {
 	w.t.Helper()
 	var a attempt
-	for deadline := w.now() + int64(soon); w.now() < deadline && w.ctx.Err() == nil; w.wait(settle) {
+	for deadline := w.now() + int64(soon); w.now() < deadline && w.ctx.Err() == nil; w.wait(reachPause) {
 		w.revive()
 		ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 		a = w.try(ctx, k, id, w.rng)
@@ -96,7 +96,7 @@ func (w *world) insist(k task, id string) attempt {
 func (w *world) await(id string, within time.Duration, shows func(contents) bool) (contents, bool) {
 	w.t.Helper()
 	var a attempt
-	for deadline := w.now() + int64(within); w.now() < deadline && w.ctx.Err() == nil; w.wait(settle) {
+	for deadline := w.now() + int64(within); w.now() < deadline && w.ctx.Err() == nil; w.wait(reachPause) {
 		if a = w.insist(task{id: id}, ""); a.err == nil && shows(a.saw) {
 			return a.saw, true
 		}
@@ -116,7 +116,7 @@ func (w *world) bothLeave() bool {
 		ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 		rng := rand.New(rand.NewPCG(w.rng.Uint64(), 0))
 		calls.Go(func() { w.try(ctx, k, id, rng) }) // bounded by callTimeout
-		w.wait(settle)
+		w.wait(reachPause)
 		return cancel
 	}
 	endLong := call("", task{id: id, slot: 0, gives: true, sleep: longTask})
@@ -125,7 +125,7 @@ func (w *world) bothLeave() bool {
 	endFirst := call(id+"-x", k)
 	endAgain := call(id+"-x", k)
 	endAgain()
-	w.wait(settle)
+	w.wait(reachPause)
 	endFirst()
 	calls.Wait()
 	if a := w.insist(task{id: id}, ""); a.err != nil {

@@ -79,7 +79,7 @@ func (w *world) judgeLoss(e ending, when string) {
 	what := fmt.Sprintf("after %s, workers %s", e.name, when)
 	var named map[int32]string
 	open := "nothing is known"
-	for deadline := w.now() + int64(healing); open != ""; w.wait(settle) {
+	for deadline := w.now() + int64(healing); open != ""; w.wait(reachPause) {
 		if w.now() > deadline {
 			w.broken(violation{silent, what, open})
 			return

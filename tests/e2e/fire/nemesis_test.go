@@ -193,10 +193,10 @@ func (w *world) ready(p *harness.Process) bool {
 func (w *world) mustHaveFoundDamage(p *harness.Process) {
 	w.t.Helper()
 	said := lastLines(p.Output(w.t))
-	if w.disks != nil && strings.Contains(said, "the store has failed; start again when its disk is well") {
+	if w.disks != nil && strings.Contains(said, "the store has failed; check its disk, then restart") {
 		return
 	}
-	if !strings.Contains(said, "the store was damaged while it was in use; start again") {
+	if !strings.Contains(said, "the store was damaged while it was in use; restart") {
 		w.t.Fatalf("a worker ended that was not killed:\n%s", said)
 	}
 	w.outcome("store damage ended the worker")

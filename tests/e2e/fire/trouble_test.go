@@ -88,7 +88,7 @@ func (w *world) askAgain() {
 				})
 				return
 			}
-			w.wait(settle)
+			w.wait(reachPause)
 		}
 	}
 }

@@ -31,6 +31,7 @@ var builds = struct { //nolint:gochecknoglobals // one cache for all tests of a 
 // Main runs the tests of a package, removes what Build made, and looks for goroutines that are
 // still there.
 func Main(m *testing.M) {
+	kit.HearHangUps()
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if err := os.RemoveAll(builds.dir); err != nil {
 			fmt.Fprintln(os.Stderr, "remove the built programs:", err)

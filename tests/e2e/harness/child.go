@@ -107,6 +107,7 @@ func (c *child) AwaitExitWithin(t testing.TB, within time.Duration) int {
 func (c *child) Pause(t testing.TB) {
 	t.Helper()
 	fatal(t, c.process.Pause())
+	kit.Await(t, "the process to stop", c.process.IsPaused)
 }
 
 // Resume is explained at Pause.

@@ -84,6 +84,1046 @@ func (RepairChoice) EnumDescriptor() ([]byte, []int) {
 	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{0}
 }
 
+type ListDefinitionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest changes, instead of the versions.
+	History       bool `protobuf:"varint,1,opt,name=history,proto3" json:"history,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDefinitionsRequest) Reset() {
+	*x = ListDefinitionsRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDefinitionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDefinitionsRequest) ProtoMessage() {}
+
+func (x *ListDefinitionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDefinitionsRequest.ProtoReflect.Descriptor instead.
+func (*ListDefinitionsRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ListDefinitionsRequest) GetHistory() bool {
+	if x != nil {
+		return x.History
+	}
+	return false
+}
+
+type ListDefinitionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts the changes of the app's definitions.
+	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// By kind and name, in the order in which they were applied.
+	Versions []*AppliedVersion `protobuf:"bytes,2,rep,name=versions,proto3" json:"versions,omitempty"`
+	// Oldest first.
+	Changes       []*DefinitionChange `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDefinitionsResponse) Reset() {
+	*x = ListDefinitionsResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDefinitionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDefinitionsResponse) ProtoMessage() {}
+
+func (x *ListDefinitionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDefinitionsResponse.ProtoReflect.Descriptor instead.
+func (*ListDefinitionsResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListDefinitionsResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListDefinitionsResponse) GetVersions() []*AppliedVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *ListDefinitionsResponse) GetChanges() []*DefinitionChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// AppliedVersion is a version of a definition that is not dropped.
+type AppliedVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// 4, or in profile dev 4-dev.2.
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// building, promoted, or kept for a rollback; and since when.
+	Stage string                 `protobuf:"bytes,4,opt,name=stage,proto3" json:"stage,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// The file that it was applied from.
+	File    string                 `protobuf:"bytes,6,opt,name=file,proto3" json:"file,omitempty"`
+	Applied *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=applied,proto3" json:"applied,omitempty"`
+	// The number of its rows; versions with the same number share them. 0: it has none.
+	Dataset uint32 `protobuf:"varint,8,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// Why it is not promoted yet, or why this process cannot use it; empty: there is no reason, or it
+	// is not known here.
+	Note          string `protobuf:"bytes,9,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppliedVersion) Reset() {
+	*x = AppliedVersion{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppliedVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppliedVersion) ProtoMessage() {}
+
+func (x *AppliedVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppliedVersion.ProtoReflect.Descriptor instead.
+func (*AppliedVersion) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AppliedVersion) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *AppliedVersion) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AppliedVersion) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *AppliedVersion) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *AppliedVersion) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *AppliedVersion) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *AppliedVersion) GetApplied() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+func (x *AppliedVersion) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+func (x *AppliedVersion) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// DefinitionChange is an entry of the history of definitions.
+type DefinitionChange struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	At       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Kind     string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name     string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Version  string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// What happened, in words.
+	What          string `protobuf:"bytes,6,opt,name=what,proto3" json:"what,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefinitionChange) Reset() {
+	*x = DefinitionChange{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefinitionChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefinitionChange) ProtoMessage() {}
+
+func (x *DefinitionChange) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefinitionChange.ProtoReflect.Descriptor instead.
+func (*DefinitionChange) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DefinitionChange) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *DefinitionChange) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *DefinitionChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *DefinitionChange) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DefinitionChange) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DefinitionChange) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+type ApplyDefinitionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Files []*DefinitionFile      `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	// Nothing is applied; the response says what would be.
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Even if callers of a generated service could not go on.
+	BreakApi      bool `protobuf:"varint,3,opt,name=break_api,json=breakApi,proto3" json:"break_api,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyDefinitionsRequest) Reset() {
+	*x = ApplyDefinitionsRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyDefinitionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyDefinitionsRequest) ProtoMessage() {}
+
+func (x *ApplyDefinitionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyDefinitionsRequest.ProtoReflect.Descriptor instead.
+func (*ApplyDefinitionsRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ApplyDefinitionsRequest) GetFiles() []*DefinitionFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *ApplyDefinitionsRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ApplyDefinitionsRequest) GetBreakApi() bool {
+	if x != nil {
+		return x.BreakApi
+	}
+	return false
+}
+
+// DefinitionFile is a YAML file.
+type DefinitionFile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As problems name it.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Text          []byte `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefinitionFile) Reset() {
+	*x = DefinitionFile{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefinitionFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefinitionFile) ProtoMessage() {}
+
+func (x *DefinitionFile) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefinitionFile.ProtoReflect.Descriptor instead.
+func (*DefinitionFile) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DefinitionFile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DefinitionFile) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+type ApplyDefinitionsResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// In the order of the files; none if there are problems.
+	Outcomes []*DefinitionOutcome `protobuf:"bytes,2,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// Why nothing was applied.
+	Problems []*DefinitionProblem `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	// How many problems were left out.
+	MoreProblems int32 `protobuf:"varint,4,opt,name=more_problems,json=moreProblems,proto3" json:"more_problems,omitempty"`
+	// A sentence each.
+	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyDefinitionsResponse) Reset() {
+	*x = ApplyDefinitionsResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyDefinitionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyDefinitionsResponse) ProtoMessage() {}
+
+func (x *ApplyDefinitionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyDefinitionsResponse.ProtoReflect.Descriptor instead.
+func (*ApplyDefinitionsResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ApplyDefinitionsResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ApplyDefinitionsResponse) GetOutcomes() []*DefinitionOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *ApplyDefinitionsResponse) GetProblems() []*DefinitionProblem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *ApplyDefinitionsResponse) GetMoreProblems() int32 {
+	if x != nil {
+		return x.MoreProblems
+	}
+	return 0
+}
+
+func (x *ApplyDefinitionsResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// DefinitionOutcome is what became of one definition, or would.
+type DefinitionOutcome struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Kind    string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name    string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// applied, unchanged, or skipped.
+	Result string `protobuf:"bytes,4,opt,name=result,proto3" json:"result,omitempty"`
+	// Why it was skipped.
+	Warning string `protobuf:"bytes,5,opt,name=warning,proto3" json:"warning,omitempty"`
+	// The version that it was compared with; empty: there is none.
+	Before      string   `protobuf:"bytes,6,opt,name=before,proto3" json:"before,omitempty"`
+	Differences []string `protobuf:"bytes,7,rep,name=differences,proto3" json:"differences,omitempty"`
+	// The number of its rows, and whether a version that was applied before has the same; otherwise
+	// they are built.
+	Dataset       uint32 `protobuf:"varint,8,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	Shares        bool   `protobuf:"varint,9,opt,name=shares,proto3" json:"shares,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefinitionOutcome) Reset() {
+	*x = DefinitionOutcome{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefinitionOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefinitionOutcome) ProtoMessage() {}
+
+func (x *DefinitionOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefinitionOutcome.ProtoReflect.Descriptor instead.
+func (*DefinitionOutcome) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DefinitionOutcome) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *DefinitionOutcome) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DefinitionOutcome) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DefinitionOutcome) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *DefinitionOutcome) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+func (x *DefinitionOutcome) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *DefinitionOutcome) GetDifferences() []string {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *DefinitionOutcome) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+func (x *DefinitionOutcome) GetShares() bool {
+	if x != nil {
+		return x.Shares
+	}
+	return false
+}
+
+// DefinitionProblem is a finding of a check.
+type DefinitionProblem struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	File   string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	Line   int32                  `protobuf:"varint,2,opt,name=line,proto3" json:"line,omitempty"`
+	Column int32                  `protobuf:"varint,3,opt,name=column,proto3" json:"column,omitempty"`
+	Rule   string                 `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The place in the document, as in spec.queries.ListByCustomer.
+	Where         string `protobuf:"bytes,5,opt,name=where,proto3" json:"where,omitempty"`
+	Message       string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Fix           string `protobuf:"bytes,7,opt,name=fix,proto3" json:"fix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefinitionProblem) Reset() {
+	*x = DefinitionProblem{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefinitionProblem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefinitionProblem) ProtoMessage() {}
+
+func (x *DefinitionProblem) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefinitionProblem.ProtoReflect.Descriptor instead.
+func (*DefinitionProblem) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DefinitionProblem) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *DefinitionProblem) GetLine() int32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *DefinitionProblem) GetColumn() int32 {
+	if x != nil {
+		return x.Column
+	}
+	return 0
+}
+
+func (x *DefinitionProblem) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *DefinitionProblem) GetWhere() string {
+	if x != nil {
+		return x.Where
+	}
+	return ""
+}
+
+func (x *DefinitionProblem) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *DefinitionProblem) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
+}
+
+type PromoteDefinitionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: Projection.
+	Kind    string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name    string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// Even if it is not ready.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteDefinitionRequest) Reset() {
+	*x = PromoteDefinitionRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteDefinitionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteDefinitionRequest) ProtoMessage() {}
+
+func (x *PromoteDefinitionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteDefinitionRequest.ProtoReflect.Descriptor instead.
+func (*PromoteDefinitionRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PromoteDefinitionRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PromoteDefinitionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PromoteDefinitionRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PromoteDefinitionRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type PromoteDefinitionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was not ready; empty: it was.
+	Missing       string `protobuf:"bytes,1,opt,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteDefinitionResponse) Reset() {
+	*x = PromoteDefinitionResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteDefinitionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteDefinitionResponse) ProtoMessage() {}
+
+func (x *PromoteDefinitionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteDefinitionResponse.ProtoReflect.Descriptor instead.
+func (*PromoteDefinitionResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PromoteDefinitionResponse) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
+}
+
+type RollbackDefinitionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: Projection.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: the version that was in force before.
+	Version       string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackDefinitionRequest) Reset() {
+	*x = RollbackDefinitionRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackDefinitionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackDefinitionRequest) ProtoMessage() {}
+
+func (x *RollbackDefinitionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackDefinitionRequest.ProtoReflect.Descriptor instead.
+func (*RollbackDefinitionRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RollbackDefinitionRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RollbackDefinitionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RollbackDefinitionRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type RollbackDefinitionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackDefinitionResponse) Reset() {
+	*x = RollbackDefinitionResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackDefinitionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackDefinitionResponse) ProtoMessage() {}
+
+func (x *RollbackDefinitionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackDefinitionResponse.ProtoReflect.Descriptor instead.
+func (*RollbackDefinitionResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RollbackDefinitionResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RollbackDefinitionResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type DropDefinitionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: Projection.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: all versions.
+	Version       string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropDefinitionRequest) Reset() {
+	*x = DropDefinitionRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropDefinitionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropDefinitionRequest) ProtoMessage() {}
+
+func (x *DropDefinitionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropDefinitionRequest.ProtoReflect.Descriptor instead.
+func (*DropDefinitionRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DropDefinitionRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *DropDefinitionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DropDefinitionRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type DropDefinitionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropDefinitionResponse) Reset() {
+	*x = DropDefinitionResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropDefinitionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropDefinitionResponse) ProtoMessage() {}
+
+func (x *DropDefinitionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropDefinitionResponse.ProtoReflect.Descriptor instead.
+func (*DropDefinitionResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
 type ListHaltedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -92,7 +1132,7 @@ type ListHaltedRequest struct {
 
 func (x *ListHaltedRequest) Reset() {
 	*x = ListHaltedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -104,7 +1144,7 @@ func (x *ListHaltedRequest) String() string {
 func (*ListHaltedRequest) ProtoMessage() {}
 
 func (x *ListHaltedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[0]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -117,7 +1157,7 @@ func (x *ListHaltedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHaltedRequest.ProtoReflect.Descriptor instead.
 func (*ListHaltedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 type ListHaltedResponse struct {
@@ -129,7 +1169,7 @@ type ListHaltedResponse struct {
 
 func (x *ListHaltedResponse) Reset() {
 	*x = ListHaltedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -141,7 +1181,7 @@ func (x *ListHaltedResponse) String() string {
 func (*ListHaltedResponse) ProtoMessage() {}
 
 func (x *ListHaltedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[1]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -154,7 +1194,7 @@ func (x *ListHaltedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHaltedResponse.ProtoReflect.Descriptor instead.
 func (*ListHaltedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListHaltedResponse) GetPartitions() []*HaltedPartition {
@@ -196,7 +1236,7 @@ type HaltedPartition struct {
 
 func (x *HaltedPartition) Reset() {
 	*x = HaltedPartition{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -208,7 +1248,7 @@ func (x *HaltedPartition) String() string {
 func (*HaltedPartition) ProtoMessage() {}
 
 func (x *HaltedPartition) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[2]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -221,7 +1261,7 @@ func (x *HaltedPartition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaltedPartition.ProtoReflect.Descriptor instead.
 func (*HaltedPartition) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HaltedPartition) GetPartition() int32 {
@@ -355,7 +1395,7 @@ type RepairOption struct {
 
 func (x *RepairOption) Reset() {
 	*x = RepairOption{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +1407,7 @@ func (x *RepairOption) String() string {
 func (*RepairOption) ProtoMessage() {}
 
 func (x *RepairOption) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[3]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +1420,7 @@ func (x *RepairOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairOption.ProtoReflect.Descriptor instead.
 func (*RepairOption) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RepairOption) GetChoice() RepairChoice {
@@ -407,7 +1447,7 @@ type RepairRequest struct {
 
 func (x *RepairRequest) Reset() {
 	*x = RepairRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +1459,7 @@ func (x *RepairRequest) String() string {
 func (*RepairRequest) ProtoMessage() {}
 
 func (x *RepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[4]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +1472,7 @@ func (x *RepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
 func (*RepairRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RepairRequest) GetPartition() int32 {
@@ -474,7 +1514,7 @@ type RepairResponse struct {
 
 func (x *RepairResponse) Reset() {
 	*x = RepairResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +1526,7 @@ func (x *RepairResponse) String() string {
 func (*RepairResponse) ProtoMessage() {}
 
 func (x *RepairResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[5]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +1539,7 @@ func (x *RepairResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairResponse.ProtoReflect.Descriptor instead.
 func (*RepairResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RepairResponse) GetState() string {
@@ -598,7 +1638,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +1650,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[6]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +1663,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VerifyRequest) GetPartition() int32 {
@@ -656,7 +1696,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +1708,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +1721,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VerifyResponse) GetPartition() int32 {
@@ -758,7 +1798,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +1810,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +1823,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VerifyProgress) GetNextOffset() int64 {
@@ -812,7 +1852,7 @@ type VerifyFinding struct {
 
 func (x *VerifyFinding) Reset() {
 	*x = VerifyFinding{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +1864,7 @@ func (x *VerifyFinding) String() string {
 func (*VerifyFinding) ProtoMessage() {}
 
 func (x *VerifyFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +1877,7 @@ func (x *VerifyFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyFinding.ProtoReflect.Descriptor instead.
 func (*VerifyFinding) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VerifyFinding) GetOffset() int64 {
@@ -883,7 +1923,7 @@ type VerifySummary struct {
 
 func (x *VerifySummary) Reset() {
 	*x = VerifySummary{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1935,7 @@ func (x *VerifySummary) String() string {
 func (*VerifySummary) ProtoMessage() {}
 
 func (x *VerifySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1948,7 @@ func (x *VerifySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifySummary.ProtoReflect.Descriptor instead.
 func (*VerifySummary) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifySummary) GetStartOffset() int64 {
@@ -1017,7 +2057,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +2069,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +2082,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 // ClusterResponse is the app as seen by one process.
@@ -1064,7 +2104,7 @@ type ClusterResponse struct {
 
 func (x *ClusterResponse) Reset() {
 	*x = ClusterResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +2116,7 @@ func (x *ClusterResponse) String() string {
 func (*ClusterResponse) ProtoMessage() {}
 
 func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +2129,7 @@ func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterResponse.ProtoReflect.Descriptor instead.
 func (*ClusterResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClusterResponse) GetApp() string {
@@ -1151,7 +2191,7 @@ type PartlyServed struct {
 
 func (x *PartlyServed) Reset() {
 	*x = PartlyServed{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +2203,7 @@ func (x *PartlyServed) String() string {
 func (*PartlyServed) ProtoMessage() {}
 
 func (x *PartlyServed) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +2216,7 @@ func (x *PartlyServed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartlyServed.ProtoReflect.Descriptor instead.
 func (*PartlyServed) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PartlyServed) GetService() string {
@@ -1234,7 +2274,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +2286,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +2299,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Member) GetName() string {
@@ -1318,7 +2358,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +2370,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +2383,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Placement) GetPartition() int32 {
@@ -1379,7 +2419,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +2431,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +2444,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DrainRequest) GetWorker() string {
@@ -1429,7 +2469,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +2481,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +2494,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type ListParkedRequest struct {
@@ -1473,7 +2513,7 @@ type ListParkedRequest struct {
 
 func (x *ListParkedRequest) Reset() {
 	*x = ListParkedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +2525,7 @@ func (x *ListParkedRequest) String() string {
 func (*ListParkedRequest) ProtoMessage() {}
 
 func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +2538,7 @@ func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedRequest.ProtoReflect.Descriptor instead.
 func (*ListParkedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListParkedRequest) GetLimit() int32 {
@@ -1545,7 +2585,7 @@ type ListParkedResponse struct {
 
 func (x *ListParkedResponse) Reset() {
 	*x = ListParkedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +2597,7 @@ func (x *ListParkedResponse) String() string {
 func (*ListParkedResponse) ProtoMessage() {}
 
 func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +2610,7 @@ func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedResponse.ProtoReflect.Descriptor instead.
 func (*ListParkedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListParkedResponse) GetEffects() []*ParkedEffect {
@@ -1615,7 +2655,7 @@ type ParkedFilter struct {
 
 func (x *ParkedFilter) Reset() {
 	*x = ParkedFilter{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +2667,7 @@ func (x *ParkedFilter) String() string {
 func (*ParkedFilter) ProtoMessage() {}
 
 func (x *ParkedFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +2680,7 @@ func (x *ParkedFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedFilter.ProtoReflect.Descriptor instead.
 func (*ParkedFilter) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ParkedFilter) GetService() string {
@@ -1687,7 +2727,7 @@ type ParkedEffect struct {
 
 func (x *ParkedEffect) Reset() {
 	*x = ParkedEffect{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +2739,7 @@ func (x *ParkedEffect) String() string {
 func (*ParkedEffect) ProtoMessage() {}
 
 func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +2752,7 @@ func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedEffect.ProtoReflect.Descriptor instead.
 func (*ParkedEffect) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ParkedEffect) GetPartition() int32 {
@@ -1804,7 +2844,7 @@ type ResolveParkedRequest struct {
 
 func (x *ResolveParkedRequest) Reset() {
 	*x = ResolveParkedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +2856,7 @@ func (x *ResolveParkedRequest) String() string {
 func (*ResolveParkedRequest) ProtoMessage() {}
 
 func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2869,7 @@ func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedRequest.ProtoReflect.Descriptor instead.
 func (*ResolveParkedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ResolveParkedRequest) GetPartition() int32 {
@@ -1886,7 +2926,7 @@ type ResolveParkedResponse struct {
 
 func (x *ResolveParkedResponse) Reset() {
 	*x = ResolveParkedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2938,7 @@ func (x *ResolveParkedResponse) String() string {
 func (*ResolveParkedResponse) ProtoMessage() {}
 
 func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2951,7 @@ func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedResponse.ProtoReflect.Descriptor instead.
 func (*ResolveParkedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ResolveParkedResponse) GetResolved() int64 {
@@ -1936,7 +2976,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2988,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +3001,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 // StatusResponse is the whole /status page.
@@ -1990,6 +3030,8 @@ type StatusResponse struct {
 	// The promised and measured staleness of reads of this worker. An entity type without stale reads
 	// has one entry without a consistency.
 	Staleness []*StalenessStatus `protobuf:"bytes,16,rep,name=staleness,proto3" json:"staleness,omitempty"`
+	// The rows of projections on this worker, by dataset and partition.
+	Projections []*ProjectionStatus `protobuf:"bytes,17,rep,name=projections,proto3" json:"projections,omitempty"`
 	// The number of partitions of the journal's data, and of its topic at the last look. If they
 	// differ, and the process was not configured so, it owns nothing.
 	PartitionsOfData  int32 `protobuf:"varint,30,opt,name=partitions_of_data,json=partitionsOfData,proto3" json:"partitions_of_data,omitempty"`
@@ -2003,7 +3045,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +3057,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +3070,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -2143,6 +3185,13 @@ func (x *StatusResponse) GetStaleness() []*StalenessStatus {
 	return nil
 }
 
+func (x *StatusResponse) GetProjections() []*ProjectionStatus {
+	if x != nil {
+		return x.Projections
+	}
+	return nil
+}
+
 func (x *StatusResponse) GetPartitionsOfData() int32 {
 	if x != nil {
 		return x.PartitionsOfData
@@ -2160,6 +3209,188 @@ func (x *StatusResponse) GetPartitionsOfTopic() int32 {
 func (x *StatusResponse) GetWarnings() []string {
 	if x != nil {
 		return x.Warnings
+	}
+	return nil
+}
+
+// ProjectionStatus is about the rows of one dataset in one partition.
+type ProjectionStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the dataset, and the versions that it has the rows of.
+	Dataset  uint32   `protobuf:"varint,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	Versions []string `protobuf:"bytes,2,rep,name=versions,proto3" json:"versions,omitempty"`
+	// One of the versions is promoted, or kept for a rollback.
+	Promoted  bool  `protobuf:"varint,3,opt,name=promoted,proto3" json:"promoted,omitempty"`
+	Partition int32 `protobuf:"varint,4,opt,name=partition,proto3" json:"partition,omitempty"`
+	// BUILDING, LIVE, PAUSED, STOPPED, UNSUPPORTED, or ABSENT.
+	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// Records before the position are in the rows. The end is that of the worker's image.
+	Position  int64 `protobuf:"varint,6,opt,name=position,proto3" json:"position,omitempty"`
+	EndOffset int64 `protobuf:"varint,7,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
+	// How many records the rows are behind, and the age of the last one that they have; how many
+	// records are read per second.
+	LagRecords int64   `protobuf:"varint,8,opt,name=lag_records,json=lagRecords,proto3" json:"lag_records,omitempty"`
+	LagSeconds float64 `protobuf:"fixed64,9,opt,name=lag_seconds,json=lagSeconds,proto3" json:"lag_seconds,omitempty"`
+	Rate       float64 `protobuf:"fixed64,10,opt,name=rate,proto3" json:"rate,omitempty"`
+	Rows       uint64  `protobuf:"varint,11,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Entities whose rows wait for an operator; records that were left out because of an error, and
+	// those of types that the projection does not name.
+	Parked   uint64 `protobuf:"varint,12,opt,name=parked,proto3" json:"parked,omitempty"`
+	Skipped  uint64 `protobuf:"varint,13,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Unmapped uint64 `protobuf:"varint,14,opt,name=unmapped,proto3" json:"unmapped,omitempty"`
+	// Indexes and aggregates that are being made from the rows.
+	Incomplete    int32                  `protobuf:"varint,15,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	LastError     string                 `protobuf:"bytes,16,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProjectionStatus) Reset() {
+	*x = ProjectionStatus{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProjectionStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProjectionStatus) ProtoMessage() {}
+
+func (x *ProjectionStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProjectionStatus.ProtoReflect.Descriptor instead.
+func (*ProjectionStatus) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ProjectionStatus) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetVersions() []string {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *ProjectionStatus) GetPromoted() bool {
+	if x != nil {
+		return x.Promoted
+	}
+	return false
+}
+
+func (x *ProjectionStatus) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ProjectionStatus) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetEndOffset() int64 {
+	if x != nil {
+		return x.EndOffset
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetLagRecords() int64 {
+	if x != nil {
+		return x.LagRecords
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetLagSeconds() float64 {
+	if x != nil {
+		return x.LagSeconds
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetParked() uint64 {
+	if x != nil {
+		return x.Parked
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetSkipped() uint64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetUnmapped() uint64 {
+	if x != nil {
+		return x.Unmapped
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetIncomplete() int32 {
+	if x != nil {
+		return x.Incomplete
+	}
+	return 0
+}
+
+func (x *ProjectionStatus) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *ProjectionStatus) GetLastErrorTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorTime
 	}
 	return nil
 }
@@ -2192,7 +3423,7 @@ type StalenessStatus struct {
 
 func (x *StalenessStatus) Reset() {
 	*x = StalenessStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +3435,7 @@ func (x *StalenessStatus) String() string {
 func (*StalenessStatus) ProtoMessage() {}
 
 func (x *StalenessStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +3448,7 @@ func (x *StalenessStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StalenessStatus.ProtoReflect.Descriptor instead.
 func (*StalenessStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StalenessStatus) GetEntityType() string {
@@ -2315,7 +3546,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +3558,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +3571,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ClusterStatus) GetPeerAddress() string {
@@ -2429,7 +3660,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +3672,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +3685,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PeerStatus) GetName() string {
@@ -2522,7 +3753,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +3765,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +3778,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -2605,7 +3836,7 @@ type PartitionStatus struct {
 	ActiveEntities  int64                  `protobuf:"varint,8,opt,name=active_entities,json=activeEntities,proto3" json:"active_entities,omitempty"`
 	WaitingCommands int64                  `protobuf:"varint,9,opt,name=waiting_commands,json=waitingCommands,proto3" json:"waiting_commands,omitempty"`
 	BatchesInFlight int64                  `protobuf:"varint,10,opt,name=batches_in_flight,json=batchesInFlight,proto3" json:"batches_in_flight,omitempty"`
-	StaleRecords    uint64                 `protobuf:"varint,11,opt,name=stale_records,json=staleRecords,proto3" json:"stale_records,omitempty"`
+	VoidRecords     uint64                 `protobuf:"varint,11,opt,name=void_records,json=voidRecords,proto3" json:"void_records,omitempty"`
 	ForeignRecords  uint64                 `protobuf:"varint,12,opt,name=foreign_records,json=foreignRecords,proto3" json:"foreign_records,omitempty"`
 	Parked          int64                  `protobuf:"varint,13,opt,name=parked,proto3" json:"parked,omitempty"`
 	LastError       string                 `protobuf:"bytes,14,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
@@ -2629,7 +3860,7 @@ type PartitionStatus struct {
 
 func (x *PartitionStatus) Reset() {
 	*x = PartitionStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +3872,7 @@ func (x *PartitionStatus) String() string {
 func (*PartitionStatus) ProtoMessage() {}
 
 func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +3885,7 @@ func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatus.ProtoReflect.Descriptor instead.
 func (*PartitionStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PartitionStatus) GetPartition() int32 {
@@ -2727,9 +3958,9 @@ func (x *PartitionStatus) GetBatchesInFlight() int64 {
 	return 0
 }
 
-func (x *PartitionStatus) GetStaleRecords() uint64 {
+func (x *PartitionStatus) GetVoidRecords() uint64 {
 	if x != nil {
-		return x.StaleRecords
+		return x.VoidRecords
 	}
 	return 0
 }
@@ -2831,7 +4062,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +4074,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +4087,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TaskStatus) GetName() string {
@@ -2897,7 +4128,7 @@ type GetEntityRequest struct {
 
 func (x *GetEntityRequest) Reset() {
 	*x = GetEntityRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +4140,7 @@ func (x *GetEntityRequest) String() string {
 func (*GetEntityRequest) ProtoMessage() {}
 
 func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +4153,7 @@ func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityRequest.ProtoReflect.Descriptor instead.
 func (*GetEntityRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetEntityRequest) GetType() string {
@@ -2962,7 +4193,7 @@ type GetEntityResponse struct {
 
 func (x *GetEntityResponse) Reset() {
 	*x = GetEntityResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +4205,7 @@ func (x *GetEntityResponse) String() string {
 func (*GetEntityResponse) ProtoMessage() {}
 
 func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +4218,7 @@ func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityResponse.ProtoReflect.Descriptor instead.
 func (*GetEntityResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetEntityResponse) GetType() string {
@@ -3079,7 +4310,7 @@ type Content struct {
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +4322,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +4335,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Content) GetTypeUrl() string {
@@ -3145,7 +4376,7 @@ type ListEntitiesRequest struct {
 
 func (x *ListEntitiesRequest) Reset() {
 	*x = ListEntitiesRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +4388,7 @@ func (x *ListEntitiesRequest) String() string {
 func (*ListEntitiesRequest) ProtoMessage() {}
 
 func (x *ListEntitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +4401,7 @@ func (x *ListEntitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntitiesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntitiesRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListEntitiesRequest) GetType() string {
@@ -3220,7 +4451,7 @@ type ListEntitiesResponse struct {
 
 func (x *ListEntitiesResponse) Reset() {
 	*x = ListEntitiesResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3232,7 +4463,7 @@ func (x *ListEntitiesResponse) String() string {
 func (*ListEntitiesResponse) ProtoMessage() {}
 
 func (x *ListEntitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3245,7 +4476,7 @@ func (x *ListEntitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntitiesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntitiesResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListEntitiesResponse) GetEntities() []*StoredEntity {
@@ -3281,7 +4512,7 @@ type StoredEntity struct {
 
 func (x *StoredEntity) Reset() {
 	*x = StoredEntity{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +4524,7 @@ func (x *StoredEntity) String() string {
 func (*StoredEntity) ProtoMessage() {}
 
 func (x *StoredEntity) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +4537,7 @@ func (x *StoredEntity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEntity.ProtoReflect.Descriptor instead.
 func (*StoredEntity) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StoredEntity) GetType() string {
@@ -3361,14 +4592,16 @@ func (x *StoredEntity) GetValue() *Content {
 type CountEntitiesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only this partition; absent: all.
-	Partition     *int32 `protobuf:"varint,1,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	Partition *int32 `protobuf:"varint,1,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	// How many entities of a type are counted in each partition at most; 0: all.
+	Limit         int64 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CountEntitiesRequest) Reset() {
 	*x = CountEntitiesRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3380,7 +4613,7 @@ func (x *CountEntitiesRequest) String() string {
 func (*CountEntitiesRequest) ProtoMessage() {}
 
 func (x *CountEntitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3393,12 +4626,19 @@ func (x *CountEntitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountEntitiesRequest.ProtoReflect.Descriptor instead.
 func (*CountEntitiesRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CountEntitiesRequest) GetPartition() int32 {
 	if x != nil && x.Partition != nil {
 		return *x.Partition
+	}
+	return 0
+}
+
+func (x *CountEntitiesRequest) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
 	}
 	return 0
 }
@@ -3414,7 +4654,7 @@ type CountEntitiesResponse struct {
 
 func (x *CountEntitiesResponse) Reset() {
 	*x = CountEntitiesResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3426,7 +4666,7 @@ func (x *CountEntitiesResponse) String() string {
 func (*CountEntitiesResponse) ProtoMessage() {}
 
 func (x *CountEntitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3439,7 +4679,7 @@ func (x *CountEntitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountEntitiesResponse.ProtoReflect.Descriptor instead.
 func (*CountEntitiesResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CountEntitiesResponse) GetPartition() int32 {
@@ -3458,17 +4698,19 @@ func (x *CountEntitiesResponse) GetTypes() []*EntityCount {
 
 // EntityCount is the number of entities of a type.
 type EntityCount struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	Entities      int64                  `protobuf:"varint,3,opt,name=entities,proto3" json:"entities,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Type     string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Kind     string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Entities int64                  `protobuf:"varint,3,opt,name=entities,proto3" json:"entities,omitempty"`
+	// There are more: the limit was reached.
+	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EntityCount) Reset() {
 	*x = EntityCount{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +4722,7 @@ func (x *EntityCount) String() string {
 func (*EntityCount) ProtoMessage() {}
 
 func (x *EntityCount) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +4735,7 @@ func (x *EntityCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntityCount.ProtoReflect.Descriptor instead.
 func (*EntityCount) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *EntityCount) GetType() string {
@@ -3517,6 +4759,13 @@ func (x *EntityCount) GetEntities() int64 {
 	return 0
 }
 
+func (x *EntityCount) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 type ListTimersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only timers of this type of entity; empty: all.
@@ -3535,7 +4784,7 @@ type ListTimersRequest struct {
 
 func (x *ListTimersRequest) Reset() {
 	*x = ListTimersRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +4796,7 @@ func (x *ListTimersRequest) String() string {
 func (*ListTimersRequest) ProtoMessage() {}
 
 func (x *ListTimersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +4809,7 @@ func (x *ListTimersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimersRequest.ProtoReflect.Descriptor instead.
 func (*ListTimersRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListTimersRequest) GetType() string {
@@ -3610,7 +4859,7 @@ type ListTimersResponse struct {
 
 func (x *ListTimersResponse) Reset() {
 	*x = ListTimersResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3622,7 +4871,7 @@ func (x *ListTimersResponse) String() string {
 func (*ListTimersResponse) ProtoMessage() {}
 
 func (x *ListTimersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3635,7 +4884,7 @@ func (x *ListTimersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimersResponse.ProtoReflect.Descriptor instead.
 func (*ListTimersResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListTimersResponse) GetTimers() []*PendingTimer {
@@ -3673,7 +4922,7 @@ type PendingTimer struct {
 
 func (x *PendingTimer) Reset() {
 	*x = PendingTimer{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3685,7 +4934,7 @@ func (x *PendingTimer) String() string {
 func (*PendingTimer) ProtoMessage() {}
 
 func (x *PendingTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3698,7 +4947,7 @@ func (x *PendingTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingTimer.ProtoReflect.Descriptor instead.
 func (*PendingTimer) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PendingTimer) GetEntity() string {
@@ -3769,7 +5018,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3781,7 +5030,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3794,7 +5043,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HistoryRequest) GetType() string {
@@ -3842,7 +5091,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3854,7 +5103,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3867,7 +5116,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *HistoryResponse) GetPartition() int32 {
@@ -3974,7 +5223,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3986,7 +5235,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3999,7 +5248,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *TailRequest) GetEntity() string {
@@ -4058,8 +5307,8 @@ type TailResponse struct {
 	Content   *Content               `protobuf:"bytes,9,opt,name=content,proto3" json:"content,omitempty"`
 	CommandId string                 `protobuf:"bytes,10,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	// Void by the reader rule: written by a former owner.
-	Stale bool   `protobuf:"varint,11,opt,name=stale,proto3" json:"stale,omitempty"`
-	Note  string `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`
+	Void bool   `protobuf:"varint,11,opt,name=void,proto3" json:"void,omitempty"`
+	Note string `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`
 	// Of an effect, a refused effect, a timer that was set, and a forward: the method that is called,
 	// as package.Service/Method.
 	Target *string `protobuf:"bytes,13,opt,name=target,proto3,oneof" json:"target,omitempty"`
@@ -4076,7 +5325,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4088,7 +5337,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4101,7 +5350,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *TailResponse) GetPartition() int32 {
@@ -4174,9 +5423,9 @@ func (x *TailResponse) GetCommandId() string {
 	return ""
 }
 
-func (x *TailResponse) GetStale() bool {
+func (x *TailResponse) GetVoid() bool {
 	if x != nil {
-		return x.Stale
+		return x.Void
 	}
 	return false
 }
@@ -4232,7 +5481,7 @@ type TimerRecord struct {
 
 func (x *TimerRecord) Reset() {
 	*x = TimerRecord{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4244,7 +5493,7 @@ func (x *TimerRecord) String() string {
 func (*TimerRecord) ProtoMessage() {}
 
 func (x *TimerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4257,7 +5506,7 @@ func (x *TimerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimerRecord.ProtoReflect.Descriptor instead.
 func (*TimerRecord) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *TimerRecord) GetName() string {
@@ -4305,7 +5554,7 @@ type SettledRecord struct {
 
 func (x *SettledRecord) Reset() {
 	*x = SettledRecord{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4317,7 +5566,7 @@ func (x *SettledRecord) String() string {
 func (*SettledRecord) ProtoMessage() {}
 
 func (x *SettledRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4330,7 +5579,7 @@ func (x *SettledRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettledRecord.ProtoReflect.Descriptor instead.
 func (*SettledRecord) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SettledRecord) GetDone() []int64 {
@@ -4375,7 +5624,7 @@ type ParkedRecord struct {
 
 func (x *ParkedRecord) Reset() {
 	*x = ParkedRecord{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4387,7 +5636,7 @@ func (x *ParkedRecord) String() string {
 func (*ParkedRecord) ProtoMessage() {}
 
 func (x *ParkedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4400,7 +5649,7 @@ func (x *ParkedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedRecord.ProtoReflect.Descriptor instead.
 func (*ParkedRecord) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ParkedRecord) GetOffset() int64 {
@@ -4439,7 +5688,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4451,7 +5700,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4464,7 +5713,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 type DescriptorsResponse struct {
@@ -4476,7 +5725,7 @@ type DescriptorsResponse struct {
 
 func (x *DescriptorsResponse) Reset() {
 	*x = DescriptorsResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4488,7 +5737,7 @@ func (x *DescriptorsResponse) String() string {
 func (*DescriptorsResponse) ProtoMessage() {}
 
 func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4501,7 +5750,7 @@ func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsResponse.ProtoReflect.Descriptor instead.
 func (*DescriptorsResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *DescriptorsResponse) GetFileDescriptorSet() []byte {
@@ -4515,7 +5764,80 @@ var File_millrace_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmillrace/admin/v1/admin.proto\x12\x11millrace.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n" +
+	"\x1dmillrace/admin/v1/admin.proto\x12\x11millrace.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"2\n" +
+	"\x16ListDefinitionsRequest\x12\x18\n" +
+	"\ahistory\x18\x01 \x01(\bR\ahistory\"\xb3\x01\n" +
+	"\x17ListDefinitionsResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
+	"\bversions\x18\x02 \x03(\v2!.millrace.admin.v1.AppliedVersionR\bversions\x12=\n" +
+	"\achanges\x18\x03 \x03(\v2#.millrace.admin.v1.DefinitionChangeR\achanges\"\x92\x02\n" +
+	"\x0eAppliedVersion\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
+	"\x05stage\x18\x04 \x01(\tR\x05stage\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
+	"\x04file\x18\x06 \x01(\tR\x04file\x124\n" +
+	"\aapplied\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aapplied\x12\x18\n" +
+	"\adataset\x18\b \x01(\rR\adataset\x12\x12\n" +
+	"\x04note\x18\t \x01(\tR\x04note\"\xb0\x01\n" +
+	"\x10DefinitionChange\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x12\n" +
+	"\x04what\x18\x06 \x01(\tR\x04what\"\x88\x01\n" +
+	"\x17ApplyDefinitionsRequest\x127\n" +
+	"\x05files\x18\x01 \x03(\v2!.millrace.admin.v1.DefinitionFileR\x05files\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x1b\n" +
+	"\tbreak_api\x18\x03 \x01(\bR\bbreakApi\"8\n" +
+	"\x0eDefinitionFile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\fR\x04text\"\xfb\x01\n" +
+	"\x18ApplyDefinitionsResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12@\n" +
+	"\boutcomes\x18\x02 \x03(\v2$.millrace.admin.v1.DefinitionOutcomeR\boutcomes\x12@\n" +
+	"\bproblems\x18\x03 \x03(\v2$.millrace.admin.v1.DefinitionProblemR\bproblems\x12#\n" +
+	"\rmore_problems\x18\x04 \x01(\x05R\fmoreProblems\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"\xf3\x01\n" +
+	"\x11DefinitionOutcome\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
+	"\x06result\x18\x04 \x01(\tR\x06result\x12\x18\n" +
+	"\awarning\x18\x05 \x01(\tR\awarning\x12\x16\n" +
+	"\x06before\x18\x06 \x01(\tR\x06before\x12 \n" +
+	"\vdifferences\x18\a \x03(\tR\vdifferences\x12\x18\n" +
+	"\adataset\x18\b \x01(\rR\adataset\x12\x16\n" +
+	"\x06shares\x18\t \x01(\bR\x06shares\"\xa9\x01\n" +
+	"\x11DefinitionProblem\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x12\n" +
+	"\x04line\x18\x02 \x01(\x05R\x04line\x12\x16\n" +
+	"\x06column\x18\x03 \x01(\x05R\x06column\x12\x12\n" +
+	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x14\n" +
+	"\x05where\x18\x05 \x01(\tR\x05where\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12\x10\n" +
+	"\x03fix\x18\a \x01(\tR\x03fix\"r\n" +
+	"\x18PromoteDefinitionRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"5\n" +
+	"\x19PromoteDefinitionResponse\x12\x18\n" +
+	"\amissing\x18\x01 \x01(\tR\amissing\"]\n" +
+	"\x19RollbackDefinitionRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\"@\n" +
+	"\x1aRollbackDefinitionResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"Y\n" +
+	"\x15DropDefinitionRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\"\x18\n" +
+	"\x16DropDefinitionResponse\"\x13\n" +
 	"\x11ListHaltedRequest\"X\n" +
 	"\x12ListHaltedResponse\x12B\n" +
 	"\n" +
@@ -4676,7 +5998,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x15ResolveParkedResponse\x12\x1a\n" +
 	"\bresolved\x18\x01 \x01(\x03R\bresolved\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x0f\n" +
-	"\rStatusRequest\"\x9e\x06\n" +
+	"\rStatusRequest\"\xe5\x06\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x16\n" +
@@ -4698,10 +6020,36 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x05ready\x18\r \x01(\bR\x05ready\x12(\n" +
 	"\x10not_ready_reason\x18\x0e \x01(\tR\x0enotReadyReason\x12:\n" +
 	"\acluster\x18\x0f \x01(\v2 .millrace.admin.v1.ClusterStatusR\acluster\x12@\n" +
-	"\tstaleness\x18\x10 \x03(\v2\".millrace.admin.v1.StalenessStatusR\tstaleness\x12,\n" +
+	"\tstaleness\x18\x10 \x03(\v2\".millrace.admin.v1.StalenessStatusR\tstaleness\x12E\n" +
+	"\vprojections\x18\x11 \x03(\v2#.millrace.admin.v1.ProjectionStatusR\vprojections\x12,\n" +
 	"\x12partitions_of_data\x18\x1e \x01(\x05R\x10partitionsOfData\x12.\n" +
 	"\x13partitions_of_topic\x18\x1f \x01(\x05R\x11partitionsOfTopic\x12\x1a\n" +
-	"\bwarnings\x18  \x03(\tR\bwarnings\"\xed\x02\n" +
+	"\bwarnings\x18  \x03(\tR\bwarnings\"\x8e\x04\n" +
+	"\x10ProjectionStatus\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\rR\adataset\x12\x1a\n" +
+	"\bversions\x18\x02 \x03(\tR\bversions\x12\x1a\n" +
+	"\bpromoted\x18\x03 \x01(\bR\bpromoted\x12\x1c\n" +
+	"\tpartition\x18\x04 \x01(\x05R\tpartition\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x1a\n" +
+	"\bposition\x18\x06 \x01(\x03R\bposition\x12\x1d\n" +
+	"\n" +
+	"end_offset\x18\a \x01(\x03R\tendOffset\x12\x1f\n" +
+	"\vlag_records\x18\b \x01(\x03R\n" +
+	"lagRecords\x12\x1f\n" +
+	"\vlag_seconds\x18\t \x01(\x01R\n" +
+	"lagSeconds\x12\x12\n" +
+	"\x04rate\x18\n" +
+	" \x01(\x01R\x04rate\x12\x12\n" +
+	"\x04rows\x18\v \x01(\x04R\x04rows\x12\x16\n" +
+	"\x06parked\x18\f \x01(\x04R\x06parked\x12\x18\n" +
+	"\askipped\x18\r \x01(\x04R\askipped\x12\x1a\n" +
+	"\bunmapped\x18\x0e \x01(\x04R\bunmapped\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x0f \x01(\x05R\n" +
+	"incomplete\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\x10 \x01(\tR\tlastError\x12B\n" +
+	"\x0flast_error_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"\xed\x02\n" +
 	"\x0fStalenessStatus\x12\x1f\n" +
 	"\ventity_type\x18\x01 \x01(\tR\n" +
 	"entityType\x12 \n" +
@@ -4749,7 +6097,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"entityType\x12\x18\n" +
 	"\ahosting\x18\x04 \x01(\tR\ahosting\x12\x18\n" +
 	"\amethods\x18\x05 \x03(\tR\amethods\x12\x12\n" +
-	"\x04hash\x18\x06 \x01(\tR\x04hash\"\xab\x06\n" +
+	"\x04hash\x18\x06 \x01(\tR\x04hash\"\xa9\x06\n" +
 	"\x0fPartitionStatus\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
@@ -4765,8 +6113,8 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x0factive_entities\x18\b \x01(\x03R\x0eactiveEntities\x12)\n" +
 	"\x10waiting_commands\x18\t \x01(\x03R\x0fwaitingCommands\x12*\n" +
 	"\x11batches_in_flight\x18\n" +
-	" \x01(\x03R\x0fbatchesInFlight\x12#\n" +
-	"\rstale_records\x18\v \x01(\x04R\fstaleRecords\x12'\n" +
+	" \x01(\x03R\x0fbatchesInFlight\x12!\n" +
+	"\fvoid_records\x18\v \x01(\x04R\vvoidRecords\x12'\n" +
 	"\x0fforeign_records\x18\f \x01(\x04R\x0eforeignRecords\x12\x16\n" +
 	"\x06parked\x18\r \x01(\x03R\x06parked\x12\x1d\n" +
 	"\n" +
@@ -4828,18 +6176,20 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06offset\x18\x06 \x01(\x03R\x06offset\x120\n" +
-	"\x05value\x18\a \x01(\v2\x1a.millrace.admin.v1.ContentR\x05value\"G\n" +
+	"\x05value\x18\a \x01(\v2\x1a.millrace.admin.v1.ContentR\x05value\"]\n" +
 	"\x14CountEntitiesRequest\x12!\n" +
-	"\tpartition\x18\x01 \x01(\x05H\x00R\tpartition\x88\x01\x01B\f\n" +
+	"\tpartition\x18\x01 \x01(\x05H\x00R\tpartition\x88\x01\x01\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x03R\x05limitB\f\n" +
 	"\n" +
 	"_partition\"k\n" +
 	"\x15CountEntitiesResponse\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x124\n" +
-	"\x05types\x18\x02 \x03(\v2\x1e.millrace.admin.v1.EntityCountR\x05types\"Q\n" +
+	"\x05types\x18\x02 \x03(\v2\x1e.millrace.admin.v1.EntityCountR\x05types\"e\n" +
 	"\vEntityCount\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n" +
-	"\bentities\x18\x03 \x01(\x03R\bentities\"\x9d\x01\n" +
+	"\bentities\x18\x03 \x01(\x03R\bentities\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"\x9d\x01\n" +
 	"\x11ListTimersRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
@@ -4892,7 +6242,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\x03R\x05limit\x12!\n" +
 	"\tpartition\x18\x06 \x01(\x05H\x00R\tpartition\x88\x01\x01B\f\n" +
 	"\n" +
-	"_partition\"\xac\x04\n" +
+	"_partition\"\xaa\x04\n" +
 	"\fTailResponse\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
@@ -4905,8 +6255,8 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\acontent\x18\t \x01(\v2\x1a.millrace.admin.v1.ContentR\acontent\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\n" +
-	" \x01(\tR\tcommandId\x12\x14\n" +
-	"\x05stale\x18\v \x01(\bR\x05stale\x12\x12\n" +
+	" \x01(\tR\tcommandId\x12\x12\n" +
+	"\x04void\x18\v \x01(\bR\x04void\x12\x12\n" +
 	"\x04note\x18\f \x01(\tR\x04note\x12\x1b\n" +
 	"\x06target\x18\r \x01(\tH\x00R\x06target\x88\x01\x01\x124\n" +
 	"\x05timer\x18\x0e \x01(\v2\x1e.millrace.admin.v1.TimerRecordR\x05timer\x12:\n" +
@@ -4942,8 +6292,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x13REPAIR_CHOICE_RETRY\x10\x01\x12\x1d\n" +
 	"\x19REPAIR_CHOICE_ACCEPT_LOSS\x10\x02\x12\x1e\n" +
 	"\x1aREPAIR_CHOICE_APPEND_IMAGE\x10\x03\x12\x19\n" +
-	"\x15REPAIR_CHOICE_PREVIEW\x10\x042\xb2\n" +
-	"\n" +
+	"\x15REPAIR_CHOICE_PREVIEW\x10\x042\xd3\x0e\n" +
 	"\fAdminService\x12M\n" +
 	"\x06Status\x12 .millrace.admin.v1.StatusRequest\x1a!.millrace.admin.v1.StatusResponse\x12V\n" +
 	"\tGetEntity\x12#.millrace.admin.v1.GetEntityRequest\x1a$.millrace.admin.v1.GetEntityResponse\x12a\n" +
@@ -4962,7 +6311,12 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"ListHalted\x12$.millrace.admin.v1.ListHaltedRequest\x1a%.millrace.admin.v1.ListHaltedResponse\x12O\n" +
 	"\x06Repair\x12 .millrace.admin.v1.RepairRequest\x1a!.millrace.admin.v1.RepairResponse0\x01\x12O\n" +
-	"\x06Verify\x12 .millrace.admin.v1.VerifyRequest\x1a!.millrace.admin.v1.VerifyResponse0\x01BEZCgithub.com/millrace-io/millrace/proto/gen/millrace/admin/v1;adminv1b\x06proto3"
+	"\x06Verify\x12 .millrace.admin.v1.VerifyRequest\x1a!.millrace.admin.v1.VerifyResponse0\x01\x12h\n" +
+	"\x0fListDefinitions\x12).millrace.admin.v1.ListDefinitionsRequest\x1a*.millrace.admin.v1.ListDefinitionsResponse\x12k\n" +
+	"\x10ApplyDefinitions\x12*.millrace.admin.v1.ApplyDefinitionsRequest\x1a+.millrace.admin.v1.ApplyDefinitionsResponse\x12n\n" +
+	"\x11PromoteDefinition\x12+.millrace.admin.v1.PromoteDefinitionRequest\x1a,.millrace.admin.v1.PromoteDefinitionResponse\x12q\n" +
+	"\x12RollbackDefinition\x12,.millrace.admin.v1.RollbackDefinitionRequest\x1a-.millrace.admin.v1.RollbackDefinitionResponse\x12e\n" +
+	"\x0eDropDefinition\x12(.millrace.admin.v1.DropDefinitionRequest\x1a).millrace.admin.v1.DropDefinitionResponseBEZCgithub.com/millrace-io/millrace/proto/gen/millrace/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_millrace_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -4977,144 +6331,180 @@ func file_millrace_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_millrace_admin_v1_admin_proto_goTypes = []any{
-	(RepairChoice)(0),             // 0: millrace.admin.v1.RepairChoice
-	(*ListHaltedRequest)(nil),     // 1: millrace.admin.v1.ListHaltedRequest
-	(*ListHaltedResponse)(nil),    // 2: millrace.admin.v1.ListHaltedResponse
-	(*HaltedPartition)(nil),       // 3: millrace.admin.v1.HaltedPartition
-	(*RepairOption)(nil),          // 4: millrace.admin.v1.RepairOption
-	(*RepairRequest)(nil),         // 5: millrace.admin.v1.RepairRequest
-	(*RepairResponse)(nil),        // 6: millrace.admin.v1.RepairResponse
-	(*VerifyRequest)(nil),         // 7: millrace.admin.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 8: millrace.admin.v1.VerifyResponse
-	(*VerifyProgress)(nil),        // 9: millrace.admin.v1.VerifyProgress
-	(*VerifyFinding)(nil),         // 10: millrace.admin.v1.VerifyFinding
-	(*VerifySummary)(nil),         // 11: millrace.admin.v1.VerifySummary
-	(*ClusterRequest)(nil),        // 12: millrace.admin.v1.ClusterRequest
-	(*ClusterResponse)(nil),       // 13: millrace.admin.v1.ClusterResponse
-	(*PartlyServed)(nil),          // 14: millrace.admin.v1.PartlyServed
-	(*Member)(nil),                // 15: millrace.admin.v1.Member
-	(*Placement)(nil),             // 16: millrace.admin.v1.Placement
-	(*DrainRequest)(nil),          // 17: millrace.admin.v1.DrainRequest
-	(*DrainResponse)(nil),         // 18: millrace.admin.v1.DrainResponse
-	(*ListParkedRequest)(nil),     // 19: millrace.admin.v1.ListParkedRequest
-	(*ListParkedResponse)(nil),    // 20: millrace.admin.v1.ListParkedResponse
-	(*ParkedFilter)(nil),          // 21: millrace.admin.v1.ParkedFilter
-	(*ParkedEffect)(nil),          // 22: millrace.admin.v1.ParkedEffect
-	(*ResolveParkedRequest)(nil),  // 23: millrace.admin.v1.ResolveParkedRequest
-	(*ResolveParkedResponse)(nil), // 24: millrace.admin.v1.ResolveParkedResponse
-	(*StatusRequest)(nil),         // 25: millrace.admin.v1.StatusRequest
-	(*StatusResponse)(nil),        // 26: millrace.admin.v1.StatusResponse
-	(*StalenessStatus)(nil),       // 27: millrace.admin.v1.StalenessStatus
-	(*ClusterStatus)(nil),         // 28: millrace.admin.v1.ClusterStatus
-	(*PeerStatus)(nil),            // 29: millrace.admin.v1.PeerStatus
-	(*ServiceStatus)(nil),         // 30: millrace.admin.v1.ServiceStatus
-	(*PartitionStatus)(nil),       // 31: millrace.admin.v1.PartitionStatus
-	(*TaskStatus)(nil),            // 32: millrace.admin.v1.TaskStatus
-	(*GetEntityRequest)(nil),      // 33: millrace.admin.v1.GetEntityRequest
-	(*GetEntityResponse)(nil),     // 34: millrace.admin.v1.GetEntityResponse
-	(*Content)(nil),               // 35: millrace.admin.v1.Content
-	(*ListEntitiesRequest)(nil),   // 36: millrace.admin.v1.ListEntitiesRequest
-	(*ListEntitiesResponse)(nil),  // 37: millrace.admin.v1.ListEntitiesResponse
-	(*StoredEntity)(nil),          // 38: millrace.admin.v1.StoredEntity
-	(*CountEntitiesRequest)(nil),  // 39: millrace.admin.v1.CountEntitiesRequest
-	(*CountEntitiesResponse)(nil), // 40: millrace.admin.v1.CountEntitiesResponse
-	(*EntityCount)(nil),           // 41: millrace.admin.v1.EntityCount
-	(*ListTimersRequest)(nil),     // 42: millrace.admin.v1.ListTimersRequest
-	(*ListTimersResponse)(nil),    // 43: millrace.admin.v1.ListTimersResponse
-	(*PendingTimer)(nil),          // 44: millrace.admin.v1.PendingTimer
-	(*HistoryRequest)(nil),        // 45: millrace.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 46: millrace.admin.v1.HistoryResponse
-	(*TailRequest)(nil),           // 47: millrace.admin.v1.TailRequest
-	(*TailResponse)(nil),          // 48: millrace.admin.v1.TailResponse
-	(*TimerRecord)(nil),           // 49: millrace.admin.v1.TimerRecord
-	(*SettledRecord)(nil),         // 50: millrace.admin.v1.SettledRecord
-	(*ParkedRecord)(nil),          // 51: millrace.admin.v1.ParkedRecord
-	(*DescriptorsRequest)(nil),    // 52: millrace.admin.v1.DescriptorsRequest
-	(*DescriptorsResponse)(nil),   // 53: millrace.admin.v1.DescriptorsResponse
-	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
+	(RepairChoice)(0),                  // 0: millrace.admin.v1.RepairChoice
+	(*ListDefinitionsRequest)(nil),     // 1: millrace.admin.v1.ListDefinitionsRequest
+	(*ListDefinitionsResponse)(nil),    // 2: millrace.admin.v1.ListDefinitionsResponse
+	(*AppliedVersion)(nil),             // 3: millrace.admin.v1.AppliedVersion
+	(*DefinitionChange)(nil),           // 4: millrace.admin.v1.DefinitionChange
+	(*ApplyDefinitionsRequest)(nil),    // 5: millrace.admin.v1.ApplyDefinitionsRequest
+	(*DefinitionFile)(nil),             // 6: millrace.admin.v1.DefinitionFile
+	(*ApplyDefinitionsResponse)(nil),   // 7: millrace.admin.v1.ApplyDefinitionsResponse
+	(*DefinitionOutcome)(nil),          // 8: millrace.admin.v1.DefinitionOutcome
+	(*DefinitionProblem)(nil),          // 9: millrace.admin.v1.DefinitionProblem
+	(*PromoteDefinitionRequest)(nil),   // 10: millrace.admin.v1.PromoteDefinitionRequest
+	(*PromoteDefinitionResponse)(nil),  // 11: millrace.admin.v1.PromoteDefinitionResponse
+	(*RollbackDefinitionRequest)(nil),  // 12: millrace.admin.v1.RollbackDefinitionRequest
+	(*RollbackDefinitionResponse)(nil), // 13: millrace.admin.v1.RollbackDefinitionResponse
+	(*DropDefinitionRequest)(nil),      // 14: millrace.admin.v1.DropDefinitionRequest
+	(*DropDefinitionResponse)(nil),     // 15: millrace.admin.v1.DropDefinitionResponse
+	(*ListHaltedRequest)(nil),          // 16: millrace.admin.v1.ListHaltedRequest
+	(*ListHaltedResponse)(nil),         // 17: millrace.admin.v1.ListHaltedResponse
+	(*HaltedPartition)(nil),            // 18: millrace.admin.v1.HaltedPartition
+	(*RepairOption)(nil),               // 19: millrace.admin.v1.RepairOption
+	(*RepairRequest)(nil),              // 20: millrace.admin.v1.RepairRequest
+	(*RepairResponse)(nil),             // 21: millrace.admin.v1.RepairResponse
+	(*VerifyRequest)(nil),              // 22: millrace.admin.v1.VerifyRequest
+	(*VerifyResponse)(nil),             // 23: millrace.admin.v1.VerifyResponse
+	(*VerifyProgress)(nil),             // 24: millrace.admin.v1.VerifyProgress
+	(*VerifyFinding)(nil),              // 25: millrace.admin.v1.VerifyFinding
+	(*VerifySummary)(nil),              // 26: millrace.admin.v1.VerifySummary
+	(*ClusterRequest)(nil),             // 27: millrace.admin.v1.ClusterRequest
+	(*ClusterResponse)(nil),            // 28: millrace.admin.v1.ClusterResponse
+	(*PartlyServed)(nil),               // 29: millrace.admin.v1.PartlyServed
+	(*Member)(nil),                     // 30: millrace.admin.v1.Member
+	(*Placement)(nil),                  // 31: millrace.admin.v1.Placement
+	(*DrainRequest)(nil),               // 32: millrace.admin.v1.DrainRequest
+	(*DrainResponse)(nil),              // 33: millrace.admin.v1.DrainResponse
+	(*ListParkedRequest)(nil),          // 34: millrace.admin.v1.ListParkedRequest
+	(*ListParkedResponse)(nil),         // 35: millrace.admin.v1.ListParkedResponse
+	(*ParkedFilter)(nil),               // 36: millrace.admin.v1.ParkedFilter
+	(*ParkedEffect)(nil),               // 37: millrace.admin.v1.ParkedEffect
+	(*ResolveParkedRequest)(nil),       // 38: millrace.admin.v1.ResolveParkedRequest
+	(*ResolveParkedResponse)(nil),      // 39: millrace.admin.v1.ResolveParkedResponse
+	(*StatusRequest)(nil),              // 40: millrace.admin.v1.StatusRequest
+	(*StatusResponse)(nil),             // 41: millrace.admin.v1.StatusResponse
+	(*ProjectionStatus)(nil),           // 42: millrace.admin.v1.ProjectionStatus
+	(*StalenessStatus)(nil),            // 43: millrace.admin.v1.StalenessStatus
+	(*ClusterStatus)(nil),              // 44: millrace.admin.v1.ClusterStatus
+	(*PeerStatus)(nil),                 // 45: millrace.admin.v1.PeerStatus
+	(*ServiceStatus)(nil),              // 46: millrace.admin.v1.ServiceStatus
+	(*PartitionStatus)(nil),            // 47: millrace.admin.v1.PartitionStatus
+	(*TaskStatus)(nil),                 // 48: millrace.admin.v1.TaskStatus
+	(*GetEntityRequest)(nil),           // 49: millrace.admin.v1.GetEntityRequest
+	(*GetEntityResponse)(nil),          // 50: millrace.admin.v1.GetEntityResponse
+	(*Content)(nil),                    // 51: millrace.admin.v1.Content
+	(*ListEntitiesRequest)(nil),        // 52: millrace.admin.v1.ListEntitiesRequest
+	(*ListEntitiesResponse)(nil),       // 53: millrace.admin.v1.ListEntitiesResponse
+	(*StoredEntity)(nil),               // 54: millrace.admin.v1.StoredEntity
+	(*CountEntitiesRequest)(nil),       // 55: millrace.admin.v1.CountEntitiesRequest
+	(*CountEntitiesResponse)(nil),      // 56: millrace.admin.v1.CountEntitiesResponse
+	(*EntityCount)(nil),                // 57: millrace.admin.v1.EntityCount
+	(*ListTimersRequest)(nil),          // 58: millrace.admin.v1.ListTimersRequest
+	(*ListTimersResponse)(nil),         // 59: millrace.admin.v1.ListTimersResponse
+	(*PendingTimer)(nil),               // 60: millrace.admin.v1.PendingTimer
+	(*HistoryRequest)(nil),             // 61: millrace.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),            // 62: millrace.admin.v1.HistoryResponse
+	(*TailRequest)(nil),                // 63: millrace.admin.v1.TailRequest
+	(*TailResponse)(nil),               // 64: millrace.admin.v1.TailResponse
+	(*TimerRecord)(nil),                // 65: millrace.admin.v1.TimerRecord
+	(*SettledRecord)(nil),              // 66: millrace.admin.v1.SettledRecord
+	(*ParkedRecord)(nil),               // 67: millrace.admin.v1.ParkedRecord
+	(*DescriptorsRequest)(nil),         // 68: millrace.admin.v1.DescriptorsRequest
+	(*DescriptorsResponse)(nil),        // 69: millrace.admin.v1.DescriptorsResponse
+	(*timestamppb.Timestamp)(nil),      // 70: google.protobuf.Timestamp
 }
 var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
-	3,  // 0: millrace.admin.v1.ListHaltedResponse.partitions:type_name -> millrace.admin.v1.HaltedPartition
-	4,  // 1: millrace.admin.v1.HaltedPartition.choices:type_name -> millrace.admin.v1.RepairOption
-	0,  // 2: millrace.admin.v1.RepairOption.choice:type_name -> millrace.admin.v1.RepairChoice
-	0,  // 3: millrace.admin.v1.RepairRequest.choice:type_name -> millrace.admin.v1.RepairChoice
-	9,  // 4: millrace.admin.v1.VerifyResponse.progress:type_name -> millrace.admin.v1.VerifyProgress
-	10, // 5: millrace.admin.v1.VerifyResponse.finding:type_name -> millrace.admin.v1.VerifyFinding
-	11, // 6: millrace.admin.v1.VerifyResponse.summary:type_name -> millrace.admin.v1.VerifySummary
-	15, // 7: millrace.admin.v1.ClusterResponse.members:type_name -> millrace.admin.v1.Member
-	16, // 8: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
-	14, // 9: millrace.admin.v1.ClusterResponse.partly_served:type_name -> millrace.admin.v1.PartlyServed
-	26, // 10: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
-	21, // 11: millrace.admin.v1.ListParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
-	22, // 12: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
-	35, // 13: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
-	54, // 14: millrace.admin.v1.ParkedEffect.timer_due:type_name -> google.protobuf.Timestamp
-	21, // 15: millrace.admin.v1.ResolveParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
-	54, // 16: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	30, // 17: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
-	31, // 18: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
-	32, // 19: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
-	28, // 20: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
-	27, // 21: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
-	29, // 22: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
-	54, // 23: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
-	54, // 24: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	54, // 25: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	54, // 26: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	35, // 27: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
-	46, // 28: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
-	38, // 29: millrace.admin.v1.ListEntitiesResponse.entities:type_name -> millrace.admin.v1.StoredEntity
-	35, // 30: millrace.admin.v1.StoredEntity.value:type_name -> millrace.admin.v1.Content
-	41, // 31: millrace.admin.v1.CountEntitiesResponse.types:type_name -> millrace.admin.v1.EntityCount
-	44, // 32: millrace.admin.v1.ListTimersResponse.timers:type_name -> millrace.admin.v1.PendingTimer
-	54, // 33: millrace.admin.v1.PendingTimer.due:type_name -> google.protobuf.Timestamp
-	35, // 34: millrace.admin.v1.PendingTimer.payload:type_name -> millrace.admin.v1.Content
-	54, // 35: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
-	35, // 36: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
-	49, // 37: millrace.admin.v1.HistoryResponse.timer:type_name -> millrace.admin.v1.TimerRecord
-	54, // 38: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
-	35, // 39: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
-	49, // 40: millrace.admin.v1.TailResponse.timer:type_name -> millrace.admin.v1.TimerRecord
-	50, // 41: millrace.admin.v1.TailResponse.settled:type_name -> millrace.admin.v1.SettledRecord
-	54, // 42: millrace.admin.v1.TimerRecord.due:type_name -> google.protobuf.Timestamp
-	51, // 43: millrace.admin.v1.SettledRecord.parked:type_name -> millrace.admin.v1.ParkedRecord
-	25, // 44: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
-	33, // 45: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
-	36, // 46: millrace.admin.v1.AdminService.ListEntities:input_type -> millrace.admin.v1.ListEntitiesRequest
-	39, // 47: millrace.admin.v1.AdminService.CountEntities:input_type -> millrace.admin.v1.CountEntitiesRequest
-	42, // 48: millrace.admin.v1.AdminService.ListTimers:input_type -> millrace.admin.v1.ListTimersRequest
-	45, // 49: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
-	47, // 50: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
-	52, // 51: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
-	19, // 52: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
-	23, // 53: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
-	12, // 54: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
-	17, // 55: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
-	1,  // 56: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
-	5,  // 57: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
-	7,  // 58: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
-	26, // 59: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
-	34, // 60: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
-	37, // 61: millrace.admin.v1.AdminService.ListEntities:output_type -> millrace.admin.v1.ListEntitiesResponse
-	40, // 62: millrace.admin.v1.AdminService.CountEntities:output_type -> millrace.admin.v1.CountEntitiesResponse
-	43, // 63: millrace.admin.v1.AdminService.ListTimers:output_type -> millrace.admin.v1.ListTimersResponse
-	46, // 64: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
-	48, // 65: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
-	53, // 66: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
-	20, // 67: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
-	24, // 68: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
-	13, // 69: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
-	18, // 70: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
-	2,  // 71: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
-	6,  // 72: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
-	8,  // 73: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
-	59, // [59:74] is the sub-list for method output_type
-	44, // [44:59] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	3,  // 0: millrace.admin.v1.ListDefinitionsResponse.versions:type_name -> millrace.admin.v1.AppliedVersion
+	4,  // 1: millrace.admin.v1.ListDefinitionsResponse.changes:type_name -> millrace.admin.v1.DefinitionChange
+	70, // 2: millrace.admin.v1.AppliedVersion.since:type_name -> google.protobuf.Timestamp
+	70, // 3: millrace.admin.v1.AppliedVersion.applied:type_name -> google.protobuf.Timestamp
+	70, // 4: millrace.admin.v1.DefinitionChange.at:type_name -> google.protobuf.Timestamp
+	6,  // 5: millrace.admin.v1.ApplyDefinitionsRequest.files:type_name -> millrace.admin.v1.DefinitionFile
+	8,  // 6: millrace.admin.v1.ApplyDefinitionsResponse.outcomes:type_name -> millrace.admin.v1.DefinitionOutcome
+	9,  // 7: millrace.admin.v1.ApplyDefinitionsResponse.problems:type_name -> millrace.admin.v1.DefinitionProblem
+	18, // 8: millrace.admin.v1.ListHaltedResponse.partitions:type_name -> millrace.admin.v1.HaltedPartition
+	19, // 9: millrace.admin.v1.HaltedPartition.choices:type_name -> millrace.admin.v1.RepairOption
+	0,  // 10: millrace.admin.v1.RepairOption.choice:type_name -> millrace.admin.v1.RepairChoice
+	0,  // 11: millrace.admin.v1.RepairRequest.choice:type_name -> millrace.admin.v1.RepairChoice
+	24, // 12: millrace.admin.v1.VerifyResponse.progress:type_name -> millrace.admin.v1.VerifyProgress
+	25, // 13: millrace.admin.v1.VerifyResponse.finding:type_name -> millrace.admin.v1.VerifyFinding
+	26, // 14: millrace.admin.v1.VerifyResponse.summary:type_name -> millrace.admin.v1.VerifySummary
+	30, // 15: millrace.admin.v1.ClusterResponse.members:type_name -> millrace.admin.v1.Member
+	31, // 16: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
+	29, // 17: millrace.admin.v1.ClusterResponse.partly_served:type_name -> millrace.admin.v1.PartlyServed
+	41, // 18: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
+	36, // 19: millrace.admin.v1.ListParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
+	37, // 20: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
+	51, // 21: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
+	70, // 22: millrace.admin.v1.ParkedEffect.timer_due:type_name -> google.protobuf.Timestamp
+	36, // 23: millrace.admin.v1.ResolveParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
+	70, // 24: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	46, // 25: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
+	47, // 26: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
+	48, // 27: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
+	44, // 28: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
+	43, // 29: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
+	42, // 30: millrace.admin.v1.StatusResponse.projections:type_name -> millrace.admin.v1.ProjectionStatus
+	70, // 31: millrace.admin.v1.ProjectionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	45, // 32: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
+	70, // 33: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
+	70, // 34: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	70, // 35: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	70, // 36: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	51, // 37: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
+	62, // 38: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
+	54, // 39: millrace.admin.v1.ListEntitiesResponse.entities:type_name -> millrace.admin.v1.StoredEntity
+	51, // 40: millrace.admin.v1.StoredEntity.value:type_name -> millrace.admin.v1.Content
+	57, // 41: millrace.admin.v1.CountEntitiesResponse.types:type_name -> millrace.admin.v1.EntityCount
+	60, // 42: millrace.admin.v1.ListTimersResponse.timers:type_name -> millrace.admin.v1.PendingTimer
+	70, // 43: millrace.admin.v1.PendingTimer.due:type_name -> google.protobuf.Timestamp
+	51, // 44: millrace.admin.v1.PendingTimer.payload:type_name -> millrace.admin.v1.Content
+	70, // 45: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
+	51, // 46: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
+	65, // 47: millrace.admin.v1.HistoryResponse.timer:type_name -> millrace.admin.v1.TimerRecord
+	70, // 48: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
+	51, // 49: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
+	65, // 50: millrace.admin.v1.TailResponse.timer:type_name -> millrace.admin.v1.TimerRecord
+	66, // 51: millrace.admin.v1.TailResponse.settled:type_name -> millrace.admin.v1.SettledRecord
+	70, // 52: millrace.admin.v1.TimerRecord.due:type_name -> google.protobuf.Timestamp
+	67, // 53: millrace.admin.v1.SettledRecord.parked:type_name -> millrace.admin.v1.ParkedRecord
+	40, // 54: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
+	49, // 55: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
+	52, // 56: millrace.admin.v1.AdminService.ListEntities:input_type -> millrace.admin.v1.ListEntitiesRequest
+	55, // 57: millrace.admin.v1.AdminService.CountEntities:input_type -> millrace.admin.v1.CountEntitiesRequest
+	58, // 58: millrace.admin.v1.AdminService.ListTimers:input_type -> millrace.admin.v1.ListTimersRequest
+	61, // 59: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
+	63, // 60: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
+	68, // 61: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
+	34, // 62: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
+	38, // 63: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
+	27, // 64: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
+	32, // 65: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
+	16, // 66: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
+	20, // 67: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
+	22, // 68: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
+	1,  // 69: millrace.admin.v1.AdminService.ListDefinitions:input_type -> millrace.admin.v1.ListDefinitionsRequest
+	5,  // 70: millrace.admin.v1.AdminService.ApplyDefinitions:input_type -> millrace.admin.v1.ApplyDefinitionsRequest
+	10, // 71: millrace.admin.v1.AdminService.PromoteDefinition:input_type -> millrace.admin.v1.PromoteDefinitionRequest
+	12, // 72: millrace.admin.v1.AdminService.RollbackDefinition:input_type -> millrace.admin.v1.RollbackDefinitionRequest
+	14, // 73: millrace.admin.v1.AdminService.DropDefinition:input_type -> millrace.admin.v1.DropDefinitionRequest
+	41, // 74: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
+	50, // 75: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
+	53, // 76: millrace.admin.v1.AdminService.ListEntities:output_type -> millrace.admin.v1.ListEntitiesResponse
+	56, // 77: millrace.admin.v1.AdminService.CountEntities:output_type -> millrace.admin.v1.CountEntitiesResponse
+	59, // 78: millrace.admin.v1.AdminService.ListTimers:output_type -> millrace.admin.v1.ListTimersResponse
+	62, // 79: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
+	64, // 80: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
+	69, // 81: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
+	35, // 82: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
+	39, // 83: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
+	28, // 84: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
+	33, // 85: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
+	17, // 86: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
+	21, // 87: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
+	23, // 88: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
+	2,  // 89: millrace.admin.v1.AdminService.ListDefinitions:output_type -> millrace.admin.v1.ListDefinitionsResponse
+	7,  // 90: millrace.admin.v1.AdminService.ApplyDefinitions:output_type -> millrace.admin.v1.ApplyDefinitionsResponse
+	11, // 91: millrace.admin.v1.AdminService.PromoteDefinition:output_type -> millrace.admin.v1.PromoteDefinitionResponse
+	13, // 92: millrace.admin.v1.AdminService.RollbackDefinition:output_type -> millrace.admin.v1.RollbackDefinitionResponse
+	15, // 93: millrace.admin.v1.AdminService.DropDefinition:output_type -> millrace.admin.v1.DropDefinitionResponse
+	74, // [74:94] is the sub-list for method output_type
+	54, // [54:74] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_millrace_admin_v1_admin_proto_init() }
@@ -5122,28 +6512,28 @@ func file_millrace_admin_v1_admin_proto_init() {
 	if File_millrace_admin_v1_admin_proto != nil {
 		return
 	}
-	file_millrace_admin_v1_admin_proto_msgTypes[6].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[7].OneofWrappers = []any{
+	file_millrace_admin_v1_admin_proto_msgTypes[21].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[22].OneofWrappers = []any{
 		(*VerifyResponse_Progress)(nil),
 		(*VerifyResponse_Finding)(nil),
 		(*VerifyResponse_Summary)(nil),
 	}
-	file_millrace_admin_v1_admin_proto_msgTypes[26].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[35].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[38].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[45].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[46].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[48].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[50].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[42].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[51].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[54].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[57].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[61].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[62].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[63].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[64].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[66].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_admin_v1_admin_proto_rawDesc), len(file_millrace_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   53,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

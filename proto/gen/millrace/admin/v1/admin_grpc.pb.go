@@ -21,28 +21,34 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_Status_FullMethodName        = "/millrace.admin.v1.AdminService/Status"
-	AdminService_GetEntity_FullMethodName     = "/millrace.admin.v1.AdminService/GetEntity"
-	AdminService_ListEntities_FullMethodName  = "/millrace.admin.v1.AdminService/ListEntities"
-	AdminService_CountEntities_FullMethodName = "/millrace.admin.v1.AdminService/CountEntities"
-	AdminService_ListTimers_FullMethodName    = "/millrace.admin.v1.AdminService/ListTimers"
-	AdminService_History_FullMethodName       = "/millrace.admin.v1.AdminService/History"
-	AdminService_Tail_FullMethodName          = "/millrace.admin.v1.AdminService/Tail"
-	AdminService_Descriptors_FullMethodName   = "/millrace.admin.v1.AdminService/Descriptors"
-	AdminService_ListParked_FullMethodName    = "/millrace.admin.v1.AdminService/ListParked"
-	AdminService_ResolveParked_FullMethodName = "/millrace.admin.v1.AdminService/ResolveParked"
-	AdminService_Cluster_FullMethodName       = "/millrace.admin.v1.AdminService/Cluster"
-	AdminService_Drain_FullMethodName         = "/millrace.admin.v1.AdminService/Drain"
-	AdminService_ListHalted_FullMethodName    = "/millrace.admin.v1.AdminService/ListHalted"
-	AdminService_Repair_FullMethodName        = "/millrace.admin.v1.AdminService/Repair"
-	AdminService_Verify_FullMethodName        = "/millrace.admin.v1.AdminService/Verify"
+	AdminService_Status_FullMethodName             = "/millrace.admin.v1.AdminService/Status"
+	AdminService_GetEntity_FullMethodName          = "/millrace.admin.v1.AdminService/GetEntity"
+	AdminService_ListEntities_FullMethodName       = "/millrace.admin.v1.AdminService/ListEntities"
+	AdminService_CountEntities_FullMethodName      = "/millrace.admin.v1.AdminService/CountEntities"
+	AdminService_ListTimers_FullMethodName         = "/millrace.admin.v1.AdminService/ListTimers"
+	AdminService_History_FullMethodName            = "/millrace.admin.v1.AdminService/History"
+	AdminService_Tail_FullMethodName               = "/millrace.admin.v1.AdminService/Tail"
+	AdminService_Descriptors_FullMethodName        = "/millrace.admin.v1.AdminService/Descriptors"
+	AdminService_ListParked_FullMethodName         = "/millrace.admin.v1.AdminService/ListParked"
+	AdminService_ResolveParked_FullMethodName      = "/millrace.admin.v1.AdminService/ResolveParked"
+	AdminService_Cluster_FullMethodName            = "/millrace.admin.v1.AdminService/Cluster"
+	AdminService_Drain_FullMethodName              = "/millrace.admin.v1.AdminService/Drain"
+	AdminService_ListHalted_FullMethodName         = "/millrace.admin.v1.AdminService/ListHalted"
+	AdminService_Repair_FullMethodName             = "/millrace.admin.v1.AdminService/Repair"
+	AdminService_Verify_FullMethodName             = "/millrace.admin.v1.AdminService/Verify"
+	AdminService_ListDefinitions_FullMethodName    = "/millrace.admin.v1.AdminService/ListDefinitions"
+	AdminService_ApplyDefinitions_FullMethodName   = "/millrace.admin.v1.AdminService/ApplyDefinitions"
+	AdminService_PromoteDefinition_FullMethodName  = "/millrace.admin.v1.AdminService/PromoteDefinition"
+	AdminService_RollbackDefinition_FullMethodName = "/millrace.admin.v1.AdminService/RollbackDefinition"
+	AdminService_DropDefinition_FullMethodName     = "/millrace.admin.v1.AdminService/DropDefinition"
 )
 
 // AdminServiceClient is the client API for AdminService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AdminService reads state and status. Only ResolveParked, Drain and Repair change something.
+// AdminService reads state and status. Only ResolveParked, Drain, Repair, ApplyDefinitions,
+// PromoteDefinition, RollbackDefinition and DropDefinition change something.
 type AdminServiceClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// GetEntity returns the stored state of an entity: for value entities the value, otherwise the
@@ -79,6 +85,16 @@ type AdminServiceClient interface {
 	Repair(ctx context.Context, in *RepairRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RepairResponse], error)
 	// Verify reads the journal and streams its progress, findings, and a summary of each partition.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error)
+	// ListDefinitions returns every version of a definition that is applied, or the newest changes.
+	ListDefinitions(ctx context.Context, in *ListDefinitionsRequest, opts ...grpc.CallOption) (*ListDefinitionsResponse, error)
+	// ApplyDefinitions checks files, and applies all of their definitions or none.
+	ApplyDefinitions(ctx context.Context, in *ApplyDefinitionsRequest, opts ...grpc.CallOption) (*ApplyDefinitionsResponse, error)
+	// PromoteDefinition puts a version in force.
+	PromoteDefinition(ctx context.Context, in *PromoteDefinitionRequest, opts ...grpc.CallOption) (*PromoteDefinitionResponse, error)
+	// RollbackDefinition puts the version in force that was so before.
+	RollbackDefinition(ctx context.Context, in *RollbackDefinitionRequest, opts ...grpc.CallOption) (*RollbackDefinitionResponse, error)
+	// DropDefinition gives up a version, or a definition with all of its versions.
+	DropDefinition(ctx context.Context, in *DropDefinitionRequest, opts ...grpc.CallOption) (*DropDefinitionResponse, error)
 }
 
 type adminServiceClient struct {
@@ -302,11 +318,62 @@ func (c *adminServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_VerifyClient = grpc.ServerStreamingClient[VerifyResponse]
 
+func (c *adminServiceClient) ListDefinitions(ctx context.Context, in *ListDefinitionsRequest, opts ...grpc.CallOption) (*ListDefinitionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDefinitionsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListDefinitions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ApplyDefinitions(ctx context.Context, in *ApplyDefinitionsRequest, opts ...grpc.CallOption) (*ApplyDefinitionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyDefinitionsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ApplyDefinitions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) PromoteDefinition(ctx context.Context, in *PromoteDefinitionRequest, opts ...grpc.CallOption) (*PromoteDefinitionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PromoteDefinitionResponse)
+	err := c.cc.Invoke(ctx, AdminService_PromoteDefinition_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RollbackDefinition(ctx context.Context, in *RollbackDefinitionRequest, opts ...grpc.CallOption) (*RollbackDefinitionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RollbackDefinitionResponse)
+	err := c.cc.Invoke(ctx, AdminService_RollbackDefinition_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) DropDefinition(ctx context.Context, in *DropDefinitionRequest, opts ...grpc.CallOption) (*DropDefinitionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DropDefinitionResponse)
+	err := c.cc.Invoke(ctx, AdminService_DropDefinition_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// AdminService reads state and status. Only ResolveParked, Drain and Repair change something.
+// AdminService reads state and status. Only ResolveParked, Drain, Repair, ApplyDefinitions,
+// PromoteDefinition, RollbackDefinition and DropDefinition change something.
 type AdminServiceServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// GetEntity returns the stored state of an entity: for value entities the value, otherwise the
@@ -343,6 +410,16 @@ type AdminServiceServer interface {
 	Repair(*RepairRequest, grpc.ServerStreamingServer[RepairResponse]) error
 	// Verify reads the journal and streams its progress, findings, and a summary of each partition.
 	Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error
+	// ListDefinitions returns every version of a definition that is applied, or the newest changes.
+	ListDefinitions(context.Context, *ListDefinitionsRequest) (*ListDefinitionsResponse, error)
+	// ApplyDefinitions checks files, and applies all of their definitions or none.
+	ApplyDefinitions(context.Context, *ApplyDefinitionsRequest) (*ApplyDefinitionsResponse, error)
+	// PromoteDefinition puts a version in force.
+	PromoteDefinition(context.Context, *PromoteDefinitionRequest) (*PromoteDefinitionResponse, error)
+	// RollbackDefinition puts the version in force that was so before.
+	RollbackDefinition(context.Context, *RollbackDefinitionRequest) (*RollbackDefinitionResponse, error)
+	// DropDefinition gives up a version, or a definition with all of its versions.
+	DropDefinition(context.Context, *DropDefinitionRequest) (*DropDefinitionResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -397,6 +474,21 @@ func (UnimplementedAdminServiceServer) Repair(*RepairRequest, grpc.ServerStreami
 }
 func (UnimplementedAdminServiceServer) Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error {
 	return status.Error(codes.Unimplemented, "method Verify not implemented")
+}
+func (UnimplementedAdminServiceServer) ListDefinitions(context.Context, *ListDefinitionsRequest) (*ListDefinitionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDefinitions not implemented")
+}
+func (UnimplementedAdminServiceServer) ApplyDefinitions(context.Context, *ApplyDefinitionsRequest) (*ApplyDefinitionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApplyDefinitions not implemented")
+}
+func (UnimplementedAdminServiceServer) PromoteDefinition(context.Context, *PromoteDefinitionRequest) (*PromoteDefinitionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PromoteDefinition not implemented")
+}
+func (UnimplementedAdminServiceServer) RollbackDefinition(context.Context, *RollbackDefinitionRequest) (*RollbackDefinitionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollbackDefinition not implemented")
+}
+func (UnimplementedAdminServiceServer) DropDefinition(context.Context, *DropDefinitionRequest) (*DropDefinitionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DropDefinition not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -640,6 +732,96 @@ func _AdminService_Verify_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_VerifyServer = grpc.ServerStreamingServer[VerifyResponse]
 
+func _AdminService_ListDefinitions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDefinitionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListDefinitions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListDefinitions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListDefinitions(ctx, req.(*ListDefinitionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ApplyDefinitions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplyDefinitionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ApplyDefinitions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ApplyDefinitions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ApplyDefinitions(ctx, req.(*ApplyDefinitionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_PromoteDefinition_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PromoteDefinitionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).PromoteDefinition(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_PromoteDefinition_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).PromoteDefinition(ctx, req.(*PromoteDefinitionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RollbackDefinition_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackDefinitionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RollbackDefinition(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RollbackDefinition_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RollbackDefinition(ctx, req.(*RollbackDefinitionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_DropDefinition_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DropDefinitionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DropDefinition(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DropDefinition_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DropDefinition(ctx, req.(*DropDefinitionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -678,6 +860,26 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListHalted",
 			Handler:    _AdminService_ListHalted_Handler,
+		},
+		{
+			MethodName: "ListDefinitions",
+			Handler:    _AdminService_ListDefinitions_Handler,
+		},
+		{
+			MethodName: "ApplyDefinitions",
+			Handler:    _AdminService_ApplyDefinitions_Handler,
+		},
+		{
+			MethodName: "PromoteDefinition",
+			Handler:    _AdminService_PromoteDefinition_Handler,
+		},
+		{
+			MethodName: "RollbackDefinition",
+			Handler:    _AdminService_RollbackDefinition_Handler,
+		},
+		{
+			MethodName: "DropDefinition",
+			Handler:    _AdminService_DropDefinition_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

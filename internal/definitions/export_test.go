@@ -1,0 +1,4 @@
+package definitions
+
+// HashOf names content.
+var HashOf = hashOf

@@ -1,0 +1,4 @@
+// Package readside holds the views of examples/orders to their promise with real processes: a
+// caller reads its own writes, and whatever is killed, rows, indexes and aggregates are those of
+// the log, which tests/readside computes again.
+package readside
