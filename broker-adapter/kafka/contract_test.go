@@ -14,6 +14,8 @@ import (
 )
 
 // alter sets one setting of a topic as an operator would, and waits until the broker knows it.
+// alter sets a setting of a topic and waits until every broker shows it: each learns of it by
+// itself, and the next question may go to any of them.
 func alter(t *testing.T, l *Log, topic, name, value string) {
 	t.Helper()
 	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
@@ -31,8 +33,13 @@ func alter(t *testing.T, l *Log, topic, name, value string) {
 		t.Fatalf("set %s=%s: %v", name, value, err)
 	}
 	until(t, name+"="+value, func() bool {
-		found, err := l.configs(deadline(t), topic)
-		return err == nil && found[name].value == value
+		for _, b := range l.admin.DiscoveredBrokers() {
+			found, err := l.configsOf(deadline(t), b, topic)
+			if err != nil || found[name].value != value {
+				return false
+			}
+		}
+		return true
 	})
 }
 

@@ -5,25 +5,13 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/twmb/franz-go/pkg/kmsg"
-
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
 
 // limitTopic sets max.message.bytes of a topic, as an operator does.
 func limitTopic(t *testing.T, l *Log, topic string, bytes int) {
 	t.Helper()
-	c := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
-	c.Name, c.Value = maxMessageBytes, kmsg.StringPtr(strconv.Itoa(bytes))
-	r := kmsg.NewIncrementalAlterConfigsRequestResource()
-	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, topic
-	r.Configs = append(r.Configs, c)
-	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
-	req.Resources = append(req.Resources, r)
-	resp, err := req.RequestWith(deadline(t), l.admin)
-	if err != nil || resp.Resources[0].ErrorCode != 0 {
-		t.Fatalf("set %s: %v, %+v", maxMessageBytes, err, resp)
-	}
+	alter(t, l, topic, maxMessageBytes, strconv.Itoa(bytes))
 }
 
 // TestLimitIsLowered below what the contract asks for, while the worker runs: the first append that

@@ -110,19 +110,20 @@ func onlyTopic(resp *kmsg.MetadataResponse, topic string) (*kmsg.MetadataRespons
 // asked may learn of the topic later than the one that described it.
 func (l *Log) configs(ctx context.Context, topic string) (map[string]setting, error) {
 	for try := 1; ; try++ {
-		found, err := l.configsOnce(ctx, topic)
+		found, err := l.configsOf(ctx, l.admin, topic)
 		if !errors.Is(err, kerr.UnknownTopicOrPartition) || try >= settingsTries || !pause(ctx, unknownPause) {
 			return found, err
 		}
 	}
 }
 
-func (l *Log) configsOnce(ctx context.Context, topic string) (map[string]setting, error) {
+// configsOf asks once, any broker or a certain one.
+func (l *Log) configsOf(ctx context.Context, to kmsg.Requestor, topic string) (map[string]setting, error) {
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	r := kmsg.NewDescribeConfigsRequestResource()
 	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, topic
 	req.Resources = append(req.Resources, r)
-	resp, err := request(ctx, l, l.admin, req.RequestWith)
+	resp, err := request(ctx, l, to, req.RequestWith)
 	if err != nil {
 		return nil, err
 	}
