@@ -21,6 +21,9 @@ SOAK_all := $(SOAK_sim)
 SOAK_cluster := -run TestFire/cluster ./tests/e2e/fire
 SOAK_processes := -run 'TestFire/(embedded|kafka)' ./tests/e2e/fire
 BASE ?= main
+# Packages whose tests start several processes or brokers and measure what those do within seconds:
+# one at a time, or they wait for each other's processors.
+ALONE := /broker-adapter/kafka$$|/internal/app/node$$|/tests/(browser|connect|scale|kafkaserver)$$|/tests/(conformance|e2e)(/|$$)
 
 # Time limit for the tests of a package; then its goroutines are printed and it fails.
 TIMEOUT ?= 10m
@@ -44,7 +47,10 @@ run: ## one process with embedded log, worker, gateway and the examples, on loca
 	go run ./cmd/millrace dev
 
 test: ## all tests with the race detector; with Java 17 also on a real Apache Kafka
-	go test -race -timeout $(TIMEOUT) ./...
+	@failed=0; all=$$(go list ./...); \
+	go test -race -timeout $(TIMEOUT) $$(grep -vE '$(ALONE)' <<<"$$all") || failed=1; \
+	go test -race -timeout $(TIMEOUT) -p 1 $$(grep -E '$(ALONE)' <<<"$$all") || failed=1; \
+	exit $$failed
 
 test-short: ## fast tests: under a minute, no Kafka, no processes
 	go test -short -timeout 2m $$(go list ./... | grep -v -e /tests/ -e /broker-adapter/kafka)
