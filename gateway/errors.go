@@ -141,14 +141,16 @@ func unknownMethod(path string) *entities.Error {
 		"no method %s is served here: check its spelling, or list the methods with server reflection", path)
 }
 
-// unknown is the answer for a method that is not served here. If the workers of the app serve
-// different versions, another one may serve it.
+// unknown is the answer for a method that is not served here. Where it may be served elsewhere, or
+// in a moment, a caller must not take that for its own mistake.
 func (s *Server) unknown(e *entities.Error) *entities.Error {
-	if s.opts.Mixed == nil || !s.opts.Mixed() {
+	if s.opts.Unsure == nil {
 		return e
 	}
-	return unavailable(e.Message +
-		"; the workers of the app serve different versions at the moment: if the method is new, try again, or call a worker that has it (`millrace cluster status`)")
+	if why := s.opts.Unsure(); why != "" {
+		return unavailable(e.Message + "; " + why)
+	}
+	return e
 }
 
 func unavailable(message string) *entities.Error {

@@ -43,10 +43,10 @@ type Options struct {
 	Log *slog.Logger
 	// Tracer begins the spans of calls; nil: none.
 	Tracer *tracing.Tracer
-	// Mixed reports whether the workers of the app serve different versions, as during a rolling
-	// upgrade: then an unknown method may exist elsewhere, and its caller should try again. Nil:
-	// never.
-	Mixed func() bool
+	// Unsure says why a method that is not served here may be served elsewhere or in a moment, as
+	// during a rolling upgrade: its caller should try again. Empty: it is not served. Nil: always
+	// empty.
+	Unsure func() string
 	// Clock is the wall clock except in tests.
 	Clock clock.Clock
 

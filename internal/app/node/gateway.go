@@ -125,7 +125,7 @@ func (g *Gateway) open(ctx context.Context) (err error) {
 		Layout: g.layout, Table: g.routes, Peers: g.client, MaxWaiting: c.MaxWaiting, Patience: c.MovePatience,
 		Clock: g.clock, Tracer: g.tracer,
 	})
-	g.openGateway(g.router)
+	g.openGateway(g.router, g.unsure)
 	return nil
 }
 

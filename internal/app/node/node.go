@@ -167,7 +167,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 		},
 	})
 	n.router = n.manager.Router()
-	n.openGateway(n.router)
+	n.openGateway(n.router, n.unsure)
 	n.onClose(n.closeRemote)
 	return nil
 }
@@ -249,14 +249,30 @@ func (n *Node) alarm(partition int32, what string) {
 	n.notices.add(partition, event{why: what})
 }
 
-func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, routes *routing.Table, tracer *tracing.Tracer,
+func (c *Config) gatewayOptions(dispatcher gateway.Dispatcher, unsure func() string, tracer *tracing.Tracer,
 	logger *slog.Logger,
 ) gateway.Options {
 	return gateway.Options{
 		Settings: c.gatewaySettings, Dispatcher: dispatcher, App: c.App, Log: logger, Tracer: tracer,
-		FunctionWait: c.FunctionWait,
-		Mixed:        func() bool { return routes.Current().Versions() > 1 },
+		FunctionWait: c.FunctionWait, Unsure: unsure,
 	}
+}
+
+// unsure says why a method that the node does not serve may be served elsewhere, or in a moment;
+// empty: it is not.
+func (n *Node) unsure() string {
+	if why := n.process.unsure(); why != "" || n.readSide.isDefined() {
+		return why
+	}
+	return "this worker does not know yet which queries are defined: if it is one of them, try again"
+}
+
+// unsure is that of any process: the workers of the app may serve different versions.
+func (p *process) unsure() string {
+	if p.routes.Current().Versions() < 2 {
+		return ""
+	}
+	return "the workers of the app serve different versions at the moment: if the method is new, try again, or call a worker that has it (`millrace cluster status`)"
 }
 
 // Waiting is closed when everything but a remote function is there.

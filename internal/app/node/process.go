@@ -124,9 +124,10 @@ func (p *process) openTracer(worker string) (err error) {
 	return nil
 }
 
-// openGateway makes the server of the public port. It is ready when tellReady says so.
-func (p *process) openGateway(dispatcher gateway.Dispatcher) {
-	p.gateway = gateway.New(p.config.gatewayOptions(dispatcher, p.routes, p.tracer, p.logger))
+// openGateway makes the server of the public port. It is ready when tellReady says so. unsure is
+// about methods that it does not know.
+func (p *process) openGateway(dispatcher gateway.Dispatcher, unsure func() string) {
+	p.gateway = gateway.New(p.config.gatewayOptions(dispatcher, unsure, p.tracer, p.logger))
 	p.gateway.SetReady(false)
 }
 

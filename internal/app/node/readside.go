@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-io/millrace/entities"
@@ -46,6 +47,8 @@ type readSide struct {
 	attached []bool
 	// ages are those of the rows of owned partitions.
 	ages []rowAge
+	// defined: the queries of the present definitions are served, or why not is a trouble.
+	defined atomic.Bool
 	// turned has room for the signal that the role of a partition has changed.
 	turned chan struct{}
 }
@@ -77,6 +80,7 @@ func (n *Node) openReadSide() error {
 	}
 	revision, _ := r.definitions.Current()
 	r.define(revision) // as this worker knew it last, before a caller can ask
+	r.defined.Store(r.definitions.Known())
 	return nil
 }
 
@@ -86,10 +90,14 @@ const knownPatience = 5 * time.Second
 
 var errNotKnown = errors.New("the definitions of the app are not known yet")
 
+// isDefined reports whether the worker serves what is defined, as far as it knows. Before, a query
+// that it does not serve may be one.
+func (r *readSide) isDefined() bool { return r.defined.Load() }
+
 // notKnown returns an error while the worker is not ready because of that.
 func (r *readSide) notKnown() error {
 	n := r.node
-	if r.definitions.Known() || n.clock.Now().Sub(n.started) >= knownPatience {
+	if r.isDefined() || n.clock.Now().Sub(n.started) >= knownPatience {
 		return nil
 	}
 	return errNotKnown
@@ -184,12 +192,14 @@ func (r *readSide) follow(ctx context.Context) {
 	defer stop()
 	for {
 		r.attach()
+		isKnown := r.definitions.Known() // before the revision is read, which is then not an older one
 		function, functionChanged := r.node.readiness.user()
 		revision, changed := r.definitions.Current()
 		if revision != known || function != served { // it may contradict the queries, or not any more
 			known, served = revision, function
 			r.define(revision)
 		}
+		r.defined.Store(isKnown)
 		r.node.checkReady() // see notKnown
 		select {
 		case <-r.turned:
