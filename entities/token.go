@@ -35,6 +35,17 @@ type Token struct {
 // MaxPositions bounds the positions of a token.
 const MaxPositions = 256
 
+// Headers of sessions. A session is what one caller sees over several calls: a browser with a
+// cookie, or a client library that merges the tokens of its answers.
+const (
+	// SessionToken has the merged token of the session. A query that names no freshness of its own
+	// includes it. It is never a reason to refuse a query.
+	SessionToken = "millrace-session-token"
+	// SessionDropped is there in the answer to a query that did not use the session's token: it is
+	// of another app, or of a journal that is no more. The session begins again without one.
+	SessionDropped = "millrace-session-dropped"
+)
+
 const (
 	// tokenVersion is the first byte of an encoded token.
 	tokenVersion = 1
@@ -60,10 +71,12 @@ func (t *Token) Merge(u *Token) {
 
 // Encode returns the token as callers get it: base64url of version, app (its checksum), generation,
 // positions in the order of their partitions, checksum.
-func (t *Token) Encode() string {
+func (t *Token) Encode() string { return t.encode(appSum(t.App)) }
+
+func (t *Token) encode(app uint32) string {
 	buf := make([]byte, 0, 24+10*len(t.Positions))
 	buf = append(buf, tokenVersion)
-	buf = binary.BigEndian.AppendUint32(buf, appSum(t.App))
+	buf = binary.BigEndian.AppendUint32(buf, app)
 	buf = binary.AppendUvarint(buf, uint64(t.Generation))
 	if t.Latest {
 		buf = binary.AppendUvarint(binary.AppendUvarint(buf, latest), 0)
@@ -80,21 +93,49 @@ func (t *Token) Encode() string {
 // DecodeToken reads a token that was issued for the given app. It takes nothing that Encode does
 // not write: the error, an ErrToken, says what is wrong.
 func DecodeToken(app, s string) (Token, error) {
+	t, sum, err := decodeToken(s)
+	if err == nil && sum != appSum(app) {
+		err = fmt.Errorf("%w: it belongs to another app than %q", ErrToken, app)
+	}
+	if err != nil {
+		return Token{}, err
+	}
+	t.App = app
+	return t, nil
+}
+
+// MergeTokens returns a token that covers both, of whichever app they are. The error is an ErrToken
+// if one is not valid, or they are of two apps.
+func MergeTokens(a, b string) (string, error) {
+	merged, app, err := decodeToken(a)
+	if err != nil {
+		return "", err
+	}
+	other, appOfOther, err := decodeToken(b)
+	if err == nil && app != appOfOther {
+		err = fmt.Errorf("%w: %q and %q are of two apps", ErrToken, a, b)
+	}
+	if err != nil {
+		return "", err
+	}
+	merged.Merge(&other)
+	return merged.encode(app), nil
+}
+
+// decodeToken reads a token, and the checksum of its app.
+func decodeToken(s string) (t Token, app uint32, err error) {
 	buf, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(buf) < 8 {
-		return Token{}, fmt.Errorf("%w: %q is not base64url of a whole token", ErrToken, s)
+		return Token{}, 0, fmt.Errorf("%w: %q is not base64url of a whole token", ErrToken, s)
 	}
 	body, sum := buf[:len(buf)-2], binary.BigEndian.Uint16(buf[len(buf)-2:])
 	if uint16(crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli))) != sum { //nolint:gosec // as written
-		return Token{}, fmt.Errorf("%w: the checksum of %q is wrong", ErrToken, s)
+		return Token{}, 0, fmt.Errorf("%w: the checksum of %q is wrong", ErrToken, s)
 	}
 	if body[0] != tokenVersion {
-		return Token{}, fmt.Errorf("%w: version %d is not known", ErrToken, body[0])
+		return Token{}, 0, fmt.Errorf("%w: version %d is not known", ErrToken, body[0])
 	}
-	if binary.BigEndian.Uint32(body[1:]) != appSum(app) {
-		return Token{}, fmt.Errorf("%w: it belongs to another app than %q", ErrToken, app)
-	}
-	t := Token{App: app}
+	app = binary.BigEndian.Uint32(body[1:])
 	rest := body[5:]
 	next := func() uint64 {
 		v, n := binary.Uvarint(rest)
@@ -108,7 +149,7 @@ func DecodeToken(app, s string) (Token, error) {
 	}
 	generation := next()
 	if err == nil && generation != Generation {
-		return Token{}, fmt.Errorf("%w: it is from generation %d of the journal, which has generation %d", ErrToken,
+		return Token{}, 0, fmt.Errorf("%w: it is from generation %d of the journal, which has generation %d", ErrToken,
 			generation, Generation)
 	}
 	t.Generation = Generation
@@ -118,7 +159,7 @@ func DecodeToken(app, s string) (Token, error) {
 		case err != nil:
 		case partition == latest && offset == 0 && before < 0 && len(rest) == 0:
 			t.Latest = true
-			return t, nil
+			return t, app, nil
 		case partition >= Slots || offset > math.MaxInt64:
 			err = fmt.Errorf("%w: %q names offset %d of partition %d, which no journal has", ErrToken, s, offset, partition)
 		case int64(partition) <= before:
@@ -131,9 +172,9 @@ func DecodeToken(app, s string) (Token, error) {
 		}
 	}
 	if err != nil {
-		return Token{}, err
+		return Token{}, 0, err
 	}
-	return t, nil
+	return t, app, nil
 }
 
 func appSum(app string) uint32 {

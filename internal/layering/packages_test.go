@@ -417,6 +417,9 @@ var packages = map[string]row{
 		"examples/...":           "services to try it on",
 		"sdk/internal/script/v1": "services whose handlers do as the request says",
 	}},
+	"sdk/client": {floor: 1, is: "what a program that calls the services keeps between two calls", may: edges{
+		"entities": "tokens are merged as the engine merges them",
+	}},
 	"sdk/internal/script/v1": {is: "messages of the sdk's own tests", may: edges{
 		"proto/gen/cloudstate":         "the option that marks an entity key",
 		"proto/gen/millrace/effect/v1": "an entity that learns of a refusal",
