@@ -140,7 +140,7 @@ func (s *Server) serveGRPCUnary(m *discovery.Method, stream grpc.ServerStream) e
 	if err := receiveOnly(m, stream, &message); err != nil {
 		return writeTransportError(stream, err)
 	}
-	env := grpcEnvelope(ctx, m)
+	env := grpcEnvelope(ctx, s.opts.App, m)
 	reply, failure := s.serve(ctx, m, message.payload, &env)
 	if failure != nil {
 		return writeGRPCError(stream, failure)
@@ -206,7 +206,7 @@ func (s *Server) serveGRPCStream(m *discovery.Method, stream grpc.ServerStream) 
 		return stream.SendMsg(&frame{payload: reply.Payload.Value})
 	}
 
-	env := grpcEnvelope(ctx, m)
+	env := grpcEnvelope(ctx, s.opts.App, m)
 	failure := s.serveStream(ctx, m, &env, call)
 	if token != "" {
 		stream.SetTrailer(metadata.Pairs(headerToken, token))

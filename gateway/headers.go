@@ -52,7 +52,7 @@ func isHop(name string) bool {
 }
 
 // grpcEnvelope reads the headers of a gRPC call. It copies all headers only for actions.
-func grpcEnvelope(ctx context.Context, m *discovery.Method) envelope {
+func grpcEnvelope(ctx context.Context, app string, m *discovery.Method) envelope {
 	var env envelope
 	for at := range env.values {
 		env.values[at] = metadata.ValueFromIncomingContext(ctx, requestHeaders[at].name)
@@ -66,7 +66,7 @@ func grpcEnvelope(ctx context.Context, m *discovery.Method) envelope {
 				}
 			}
 		}
-		env.metadata = asMetadata(md)
+		env.metadata = withSession(app, asMetadata(md))
 	}
 	return env
 }
@@ -80,7 +80,7 @@ func firstValue(ctx context.Context, name string) string {
 
 // httpEnvelope reads the headers of a plain HTTP request, whose deadline began before its body was
 // read: withDeadline.
-func httpEnvelope(header http.Header, m *discovery.Method) envelope {
+func httpEnvelope(header http.Header, app string, m *discovery.Method) envelope {
 	var env envelope
 	for at, name := range canonicalNames {
 		if at != atServerTimeout {
@@ -92,7 +92,7 @@ func httpEnvelope(header http.Header, m *discovery.Method) envelope {
 		for name, values := range header {
 			lower[strings.ToLower(name)] = values
 		}
-		env.metadata = asMetadata(lower)
+		env.metadata = withSession(app, asMetadata(lower))
 	}
 	return env
 }
@@ -143,7 +143,8 @@ func replyHeaders(md entities.Metadata) iter.Seq2[string, string] {
 }
 
 func mayReply(name string) bool {
-	return !isHop(name) && !requestOnlyHeaders[name] && !strings.HasPrefix(name, ownPrefix) &&
+	return !isHop(name) && !requestOnlyHeaders[name] &&
+		(!strings.HasPrefix(name, ownPrefix) || name == entities.SessionDropped) &&
 		!strings.HasPrefix(name, strings.ToLower(corsPrefix)) && isHeaderName(name)
 }
 

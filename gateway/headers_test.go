@@ -82,6 +82,7 @@ func TestHeadersDoWhatIsDocumented(t *testing.T) {
 		"millrace-max-staleness":         {"1s", "2s", "-1s"},
 		"traceparent":                    {fmt.Sprintf(trace, 1), fmt.Sprintf(trace, 2), "nonsense"},
 		"x-server-timeout":               {"50", "60", "soon"},
+		"millrace-session-token":         {"a", "b", "nonsense"},
 		"grpc-timeout":                   {"1M", "2M", "soon"},
 		"connect-timeout-ms":             {"50000", "60000", "soon"},
 		"connect-protocol-version":       {"1", "2", "3"},

@@ -29,7 +29,8 @@ type plainCall struct {
 	server *Server
 	g      *generation
 	w      http.ResponseWriter
-	// header is the request's.
+	// method and header are the request's.
+	method string
 	header http.Header
 	// body is the request's, bounded, and as it was before the caller compressed it.
 	body    io.Reader
@@ -58,7 +59,7 @@ func (c *plainCall) fail(e *entities.Error, status int) {
 
 // servePlain answers a plain HTTP request.
 func (s *Server) servePlain(g *generation, w http.ResponseWriter, r *http.Request) {
-	c := &plainCall{server: s, g: g, w: w, header: r.Header, sse: acceptsEvents(r.Header)}
+	c := &plainCall{server: s, g: g, w: w, method: r.Method, header: r.Header, sse: acceptsEvents(r.Header)}
 	ctx, cancel, problem := withDeadline(r.Context(), r.Header)
 	if problem != nil {
 		writePlainError(w, problem)
@@ -138,7 +139,7 @@ func (c *plainCall) run(ctx context.Context, m *discovery.Method, payload []byte
 		return nil
 	}
 	c.ran = true
-	env := httpEnvelope(c.header, m)
+	env := httpEnvelope(c.header, c.server.opts.App, m)
 	if !m.IsUnary() {
 		return c.runStream(ctx, m, payload, &env)
 	}
@@ -162,6 +163,7 @@ func (c *plainCall) writeReply(m *discovery.Method, reply *entities.Reply) {
 	}
 	header := c.w.Header()
 	setReplyHeaders(header, reply)
+	c.keepSession(m, reply)
 	if header["Content-Type"] = typeJSON; contentType != contentTypeJSON {
 		header["Content-Type"] = []string{contentType}
 	}

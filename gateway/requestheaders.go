@@ -109,6 +109,11 @@ var requestHeaders = []requestHeader{
 		"refused", overAll, oneValue,
 	},
 	{
+		entities.SessionToken, "client library, gateway",
+		"the token of all that a session has seen, which queries include that name no freshness; browsers have it in a cookie",
+		"ignored", overAll, oneOrNone,
+	},
+	{
 		"grpc-timeout", "client library", "deadline of gRPC",
 		"refused", overGRPC | overWeb, oneValue,
 	},

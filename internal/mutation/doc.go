@@ -62,6 +62,8 @@ const (
 	MapOrder = "maporder"
 	// WholeRecord: a record that cannot be folded changes no row.
 	WholeRecord = "wholerecord"
+	// LatePoll: the answer to a read does not set the cookie with the token of a browser's writes.
+	LatePoll = "latepoll"
 	// Chosen: a worker reads rows of the dataset that it was asked for, and of no other.
 	Chosen = "chosen"
 	// Fresh: a follower's image is only as fresh as the owner has confirmed.
@@ -247,6 +249,7 @@ func Lines() []string {
 		Cursor,
 		Waited,
 		Chosen,
+		LatePoll,
 		MapOrder,
 		WholeRecord,
 		TypeHeader,

@@ -25,7 +25,10 @@ type demand struct {
 	// after has the positions of AtLeast. pages are those of the pages before: they hold at each
 	// level.
 	after, pages []entities.Position
-	wait         time.Duration
+	// session has the positions of the caller's session: they hold at each level, and are let go
+	// where they cannot be had.
+	session []entities.Position
+	wait    time.Duration
 	// staleAllowed: when the wait is over, whatever is there is the answer.
 	staleAllowed bool
 }
@@ -42,8 +45,7 @@ const (
 func (m *method) demandOf(app string, r *request, cmd *entities.Command) (demand, error) {
 	d := demand{wait: standardWait}
 	named, byHeader := false, false
-	if hasHeader(cmd, headerConsistency) || cmd.Consistency != entities.Strong || hasHeader(cmd, headerToken) ||
-		hasHeader(cmd, headerStaleness) {
+	if namedByHeader(cmd) {
 		named, byHeader = true, true
 		d.level, d.bound, d.after = cmd.Consistency, cmd.Bound, cmd.After
 	}
@@ -68,6 +70,32 @@ func (m *method) demandOf(app string, r *request, cmd *entities.Command) (demand
 		return d, invalid("%s: the consistency %q is not allowed: use %s", m.name, name, listOf(consistency.Allow))
 	}
 	return d, nil
+}
+
+// takeSession adds the session's token to what a query demands that names no freshness. A caller
+// may not know that there is one, so it is never a reason to refuse: what is no token of the
+// present journal is dropped, and a level that the projection does not allow is not demanded.
+func (c *call) takeSession(cmd *entities.Command) {
+	text := cmd.Metadata.Get(entities.SessionToken)
+	if text == "" || c.request.freshness.GetLevel() != nil || namedByHeader(cmd) {
+		return
+	}
+	token, err := entities.DecodeToken(c.service.o.App, text)
+	allowed := c.method.p.definition.Consistency.Allow
+	switch {
+	case err != nil:
+		c.dropped.Store(true)
+	case !token.Latest && slices.Contains(allowed, entities.AtLeast.String()):
+		c.demand.session = token.Positions
+	case token.Latest && slices.Contains(allowed, entities.Strong.String()):
+		c.demand.level = entities.Strong
+	}
+}
+
+// namedByHeader reports whether the headers that entities have name a freshness.
+func namedByHeader(cmd *entities.Command) bool {
+	return hasHeader(cmd, headerConsistency) || cmd.Consistency != entities.Strong || hasHeader(cmd, headerToken) ||
+		hasHeader(cmd, headerStaleness)
 }
 
 func hasHeader(cmd *entities.Command, name string) bool { return cmd.Metadata.Get(name) != "" }
@@ -233,7 +261,7 @@ func (c *call) asked(ctx context.Context, partition int32) (next int64, asked ti
 // reach returns the offset up to which a partition must be, and when that was asked for.
 func (c *call) reach(ctx context.Context, partition int32) (next int64, asked time.Time, err error) {
 	d := &c.demand
-	least := max(positionIn(d.after, partition), positionIn(d.pages, partition))
+	least := max(positionIn(d.after, partition), positionIn(d.pages, partition), c.sessionIn(partition))
 	switch d.level {
 	case entities.Bounded:
 		if next, asked, ok := c.service.o.Freshness.Confirmed(partition); ok && c.current(asked) {
@@ -251,6 +279,14 @@ func (c *call) reach(ctx context.Context, partition int32) (next int64, asked ti
 // current reports whether an answer of the owner is within the bound.
 func (c *call) current(asked time.Time) bool {
 	return c.service.o.Clock.Now().Sub(asked) <= c.demand.bound
+}
+
+// sessionIn is the position of the caller's session in a partition, 0 once the session is dropped.
+func (c *call) sessionIn(partition int32) int64 {
+	if c.dropped.Load() {
+		return 0
+	}
+	return positionIn(c.demand.session, partition)
 }
 
 func positionIn(list []entities.Position, partition int32) int64 {
@@ -271,12 +307,21 @@ func (c *call) late(ctx context.Context, scan *Scan, reach int64) (Rows, bool, e
 	if err != nil {
 		return nil, false, err
 	}
-	if wanted := positionIn(c.demand.after, scan.Partition); wanted > rows.At().Position {
+	session := c.sessionIn(scan.Partition)
+	if session == 0 && reach > 0 && reach == positionIn(c.demand.session, scan.Partition) {
+		rows.Close() // the session was dropped by another partition's wait
+		return c.openOne(ctx, scan)
+	}
+	if wanted := max(positionIn(c.demand.after, scan.Partition), session); wanted > rows.At().Position {
 		asking, cancel := context.WithTimeout(ctx, standardWait)
 		end, err := c.service.o.Freshness.Confirm(asking, scan.Partition)
 		cancel()
 		if err == nil && wanted > end {
 			rows.Close()
+			if session > 0 { // it is of a journal that is no more
+				c.dropped.Store(true)
+				return c.openOne(ctx, scan)
+			}
 			return nil, false, invalid("%s: the token names offset %d of partition %d, and only those below %d are committed: send the millrace-token of an earlier answer",
 				c.method.name, wanted, scan.Partition, end)
 		}

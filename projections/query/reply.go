@@ -89,9 +89,13 @@ func (c *call) finish(buf []byte) (*entities.Reply, error) {
 		}
 		buf = appendMessage(buf, explainField, encoded)
 	}
-	return &entities.Reply{
+	reply := &entities.Reply{
 		Payload: entities.Payload{TypeURL: c.method.outputType, Value: buf}, Token: token,
-	}, nil
+	}
+	if c.dropped.Load() {
+		reply.Metadata = entities.Metadata{{Key: entities.SessionDropped, Text: "true"}}
+	}
+	return reply, nil
 }
 
 // explained says how the answer came about.

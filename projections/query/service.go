@@ -358,6 +358,8 @@ type call struct {
 	read               []reading
 	stale              bool
 	examined, returned int64
+	// dropped: the token of the caller's session is not one of this journal.
+	dropped atomic.Bool
 }
 
 // Handle answers a command of a generated service. The error is an *entities.Error.
@@ -424,6 +426,7 @@ func (c *call) answer(ctx context.Context, cmd *entities.Command) (*entities.Rep
 	if c.demand, err = m.demandOf(c.service.o.App, c.request, cmd); err != nil {
 		return nil, err
 	}
+	c.takeSession(cmd)
 	if m.query != nil && m.query.Allow != nil && !c.service.o.Dev {
 		return nil, permissionDenied(m)
 	}
