@@ -197,9 +197,21 @@ func (w *world) mustHaveFoundDamage(p *harness.Process) {
 		return
 	}
 	if !strings.Contains(said, "the store was damaged while it was in use; restart") {
-		w.t.Fatalf("a worker ended that was not killed:\n%s", said)
+		w.t.Fatalf("a worker ended that was not killed, with code %d: %s\n%s", p.ExitCode(), lastWords(said), said)
 	}
 	w.outcome("store damage ended the worker")
+}
+
+// lastWords are the line with which a process ended: that of a panic, else its last one. Whoever
+// cuts the output of the tests leaves it at the beginning.
+func lastWords(said string) string {
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	for _, line := range lines {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			return line
+		}
+	}
+	return lines[len(lines)-1]
 }
 
 // revive starts workers again that have ended by themselves; without are those that are to stay

@@ -73,6 +73,9 @@ func (c *child) Exited() <-chan struct{} { return c.process.Exited() }
 // Ended reports whether the process has ended.
 func (c *child) Ended() bool { return c.process.Ended() }
 
+// ExitCode is how the process has ended, -1 for a signal.
+func (c *child) ExitCode() int { return c.process.ExitCode() }
+
 // String is the command line.
 func (c *child) String() string { return c.process.String() }
 
