@@ -34,6 +34,10 @@ func (m Metadata) Get(key string) string {
 	return ""
 }
 
+// EventID is the key of a reply's metadata that names the reply in a stream of server-sent events.
+// Browsers send it in Last-Event-ID when they connect again.
+const EventID = "millrace-event-id"
+
 // Consistency is the state that a read must answer from. Writes are always durable before they are
 // answered.
 type Consistency uint8

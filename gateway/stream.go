@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -128,7 +129,7 @@ func (p *plainStream) send(reply *entities.Reply) error {
 	switch {
 	case p.raw():
 	case p.call.sse:
-		body = event("", reply.Token, body)
+		body = event("", cmp.Or(reply.Metadata.Get(entities.EventID), reply.Token), body)
 	default:
 		body = append(body, '\n')
 	}
@@ -173,7 +174,8 @@ func (p *plainStream) fail(failure *entities.Error) {
 }
 
 // event is a server-sent event. data has no line breaks, because it is compact JSON. Its id is the
-// token: the position of the state that it shows, for later reads of the page.
+// one that the function has given to the reply, else the token: the position of the state that it
+// shows, for later reads of the page.
 func event(name, id string, data []byte) []byte {
 	var b []byte
 	if name != "" {
