@@ -55,6 +55,10 @@ type dataset struct {
 	undo     []change
 	// walked are rows that a walk has come to since the last commit.
 	walked []walkedRow
+	// changes are entries of the log of changes since the last commit. forgets: the oldest are to be
+	// dropped.
+	changes []changeEntry
+	forgets bool
 	// unread is why a row could not be read while a record was applied.
 	unread error
 
@@ -149,6 +153,9 @@ func (d *dataset) apply(r *mapping.Record, entityType string, offset int64) erro
 	outcome, err := d.folder.Apply(r, d)
 	if err == nil {
 		err = d.look(r.Source, offset)
+	}
+	if err == nil {
+		err = d.noteChanges(offset)
 	}
 	if d.unread != nil {
 		return d.unread
@@ -359,7 +366,7 @@ func (d *dataset) written(key []byte) *row {
 func (d *dataset) forget() {
 	clear(d.entities)
 	clear(d.groups)
-	d.walked = d.walked[:0]
+	d.walked, d.changes = d.walked[:0], d.changes[:0]
 	d.present, d.undo, d.unread = nil, d.undo[:0], nil
 }
 
@@ -383,6 +390,9 @@ func (d *dataset) flush(batch materializer.Batch) error {
 				return err
 			}
 		}
+	}
+	if err := d.flushChanges(batch); err != nil {
+		return err
 	}
 	if err := d.flushWalk(batch); err != nil {
 		return err

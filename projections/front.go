@@ -211,6 +211,7 @@ func (p *partition) advance(f *front, end int64, open bool) error {
 		if !d.position.built && open && at.Next >= end && !d.position.stopped {
 			d.position.built, d.dirty = true, true
 		}
+		d.keepChanges()
 		write = write || d.dirty || d.changed() || d.position.meta.Next-d.stored.Next >= idleRecords
 	}
 	records := f.size
@@ -251,6 +252,9 @@ func (p *partition) commit(datasets []*dataset) error {
 	}
 	for _, d := range datasets {
 		d.committed()
+		if err := d.forgetChanges(); err != nil {
+			return &storeError{err}
+		}
 	}
 	return nil
 }

@@ -290,7 +290,10 @@ func (p *partition) open(plan *plan, stored bool) (*dataset, error) {
 			return nil, err
 		}
 		if why == "" {
-			return d, p.reconcile(d)
+			if err := p.reconcile(d); err != nil {
+				return nil, err
+			}
+			return d, p.reconcileChanges(d)
 		}
 		p.engine.options.Logger.Warn("rows of a dataset are built again", observe.Partition, d.Partition,
 			observe.Projection, plan.String(), observe.Cause, why)
@@ -354,6 +357,21 @@ func (p *partition) reconcile(d *dataset) error {
 		return nil
 	}
 	return p.commit([]*dataset{d})
+}
+
+// reconcileChanges drops the log of changes if no view asks for one: after the position row has
+// forgotten it, because records from here on have no entries.
+func (p *partition) reconcileChanges(d *dataset) error {
+	if d.plan.resume > 0 {
+		return nil
+	}
+	if d.position.since != 0 {
+		d.position.history = history{}
+		if err := p.commit([]*dataset{d}); err != nil {
+			return err
+		}
+	}
+	return p.dropChanges(d)
 }
 
 // dropParts drops the rows of indexes and aggregates that the position row does not have.

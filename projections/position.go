@@ -30,6 +30,7 @@ type position struct {
 	// failed is the last record that could not be folded. stopped: nothing from it on is folded.
 	failed  failure
 	stopped bool
+	history
 }
 
 // progress is how far an index or an aggregate is made.
@@ -109,6 +110,13 @@ const (
 	positionUnmapped
 	positionFailed
 	positionStopped
+	positionSince
+	positionMark
+)
+
+const (
+	markOffset protowire.Number = iota + 1
+	markTime
 )
 
 const (
@@ -153,7 +161,16 @@ func (p *position) append(buf []byte) []byte {
 		buf, at = fields.Begin(buf, positionFailed)
 		buf = fields.End(p.failed.append(buf), at)
 	}
-	return fields.AppendBool(buf, positionStopped, p.stopped)
+	buf = fields.AppendBool(buf, positionStopped, p.stopped)
+	buf = fields.AppendUint(buf, positionSince, uint64(p.since)) //nolint:gosec // not negative
+	for _, m := range p.marks {
+		var at int
+		buf, at = fields.Begin(buf, positionMark)
+		buf = fields.AppendUint(buf, markOffset, uint64(m.offset)) //nolint:gosec // not negative
+		buf = fields.AppendUint(buf, markTime, uint64(m.time))     //nolint:gosec // as it is
+		buf = fields.End(buf, at)
+	}
+	return buf
 }
 
 func parsePosition(b []byte) (p position, err error) {
@@ -184,9 +201,28 @@ func parsePosition(b []byte) (p position, err error) {
 			p.failed, _, err = parseFailure(r.B, errPosition)
 		case positionStopped:
 			p.stopped = r.N == 1
+		case positionSince:
+			p.since = int64(r.N) //nolint:gosec // as written
+		case positionMark:
+			var m mark
+			m, err = parseMark(r.B)
+			p.marks = append(p.marks, m)
 		}
 	}
 	return p, cmp.Or(r.Err, err)
+}
+
+func parseMark(b []byte) (m mark, err error) {
+	r := fields.Of(b, errPosition)
+	for r.Next() {
+		switch r.Number {
+		case markOffset:
+			m.offset = int64(r.N) //nolint:gosec // as written
+		case markTime:
+			m.time = int64(r.N) //nolint:gosec // as written
+		}
+	}
+	return m, r.Err
 }
 
 func parseProgress(b []byte) (p progress, err error) {

@@ -136,7 +136,7 @@ func (s *Snapshot) check(shown *shown, ask *Ask) error {
 			}
 		}
 	}
-	s.at, s.parked = position.meta, position.parked
+	s.at, s.parked, s.history = position.meta, position.parked, position.history
 	if position.meta == shown.stored { // what came later has changed no row
 		s.at = shown.position.meta
 	}
@@ -151,6 +151,7 @@ type Snapshot struct {
 	rows    materializer.Snapshot
 	at      materializer.Meta
 	parked  uint64
+	history history
 	// values are scratch space.
 	values []mapping.Value
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/millrace-io/millrace/projections/definition"
 	"github.com/millrace-io/millrace/projections/mapping"
@@ -73,6 +74,10 @@ type plan struct {
 	sources map[string]int
 	// parts are the indexes and the aggregates, by kind and number.
 	parts []part
+	// resume is for how long the log of changes is kept; 0: nothing is watched. watched are the
+	// indexes of watched queries, as places in parts.
+	resume  time.Duration
+	watched []int
 }
 
 // part is an index or an aggregate of a dataset.
@@ -143,6 +148,9 @@ func planned(views []*View, before *plans, compile func(*definition.Projection) 
 		}
 		p.add(v, f)
 	}
+	for _, p := range all.byDataset {
+		p.watch(views)
+	}
 	return all
 }
 
@@ -168,6 +176,31 @@ func (p *plan) add(v *View, f folded) {
 	for i, number := range v.Aggregates {
 		p.insert(part{kind: KindAggregate, number: number, fold: f.fold, at: i})
 	}
+}
+
+// watch finds what the log of changes is about, when all views are added.
+func (p *plan) watch(views []*View) {
+	for _, v := range views {
+		if v.Dataset != p.dataset || p.err != nil {
+			continue
+		}
+		for _, q := range v.Projection.Queries {
+			if q.Watch == 0 {
+				continue
+			}
+			p.resume = max(p.resume, q.Watch)
+			for _, pl := range q.Plans {
+				if pl.Index == nil {
+					continue
+				}
+				number := v.Indexes[slices.Index(v.Projection.Indexes, pl.Index)]
+				if at := p.index(KindIndex, number); !slices.Contains(p.watched, at) {
+					p.watched = append(p.watched, at)
+				}
+			}
+		}
+	}
+	slices.Sort(p.watched)
 }
 
 func (p *plan) insert(n part) {

@@ -154,6 +154,9 @@ const (
 	Ahead = "ahead"
 	// Cursor: while an aggregate is made, changes of rows behind the cursor do not count.
 	Cursor = "cursor"
+	// Before: an entry of the log of changes says where the row was, too, so that a watch learns that
+	// it has left.
+	Before = "before"
 	// Waited: a wait for a position is over when the consumer is there, not when a record was applied.
 	Waited = "waited"
 	// TypeHeader: a record of an event or a value has its type as a text header (ADR 29).
@@ -248,6 +251,7 @@ func Lines() []string {
 		Ahead,
 		Cursor,
 		Waited,
+		Before,
 		Chosen,
 		LatePoll,
 		MapOrder,

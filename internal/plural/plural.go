@@ -19,7 +19,7 @@ func Of[N Integer](n N, noun string) string {
 	if stem, found := strings.CutSuffix(noun, "y"); found {
 		return fmt.Sprintf("%d %sies", n, stem)
 	}
-	if strings.HasSuffix(noun, "s") {
+	if strings.HasSuffix(noun, "s") || strings.HasSuffix(noun, "ch") {
 		return fmt.Sprintf("%d %ses", n, noun)
 	}
 	return fmt.Sprintf("%d %ss", n, noun)

@@ -5,19 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 )
-
-// Served returns a generated file without the methods that this version does not serve: those that
-// stream.
-func Served(file *descriptorpb.FileDescriptorProto) *descriptorpb.FileDescriptorProto {
-	file = proto.CloneOf(file)
-	for _, s := range file.GetService() {
-		s.Method = slices.DeleteFunc(s.GetMethod(), (*descriptorpb.MethodDescriptorProto).GetServerStreaming)
-	}
-	return file
-}
 
 // ProtoSource writes a generated file as the source of a proto file.
 func ProtoSource(file *descriptorpb.FileDescriptorProto) string {

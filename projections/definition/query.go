@@ -149,9 +149,6 @@ func (p *Projection) readList(s *Scope, e Entry, q *Query) {
 
 func readWatch(s *Scope, n *Node) time.Duration {
 	const standard = 10 * time.Minute
-	if n != nil {
-		s.Add(n, notYet, "serve watches", "read the list again instead")
-	}
 	switch {
 	case n == nil:
 		return 0

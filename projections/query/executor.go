@@ -16,7 +16,41 @@ type Executor interface {
 	// ctx ends, and reads them at one moment. The error is a *NotHereError if no replica has the
 	// dataset, or that of ctx.
 	Open(ctx context.Context, scan *Scan) (Rows, error)
+	// Changes waits until records from an offset on have changed rows within the bounds of a scan, or
+	// until wait is over, and returns these rows as they are now, each once. The error is a
+	// *NotHereError if no replica has the dataset, a *GapError if the changes since the offset are
+	// not kept, or that of ctx.
+	Changes(ctx context.Context, scan *Scan, from int64, wait time.Duration) (*Changes, error)
 }
+
+// Changes are rows that have changed.
+type Changes struct {
+	At At
+	// Through is the offset before which all changes are told: ask from there next. It may lie
+	// before At.Position.
+	Through int64
+	Rows    []Change
+}
+
+// Change is a row that has changed.
+type Change struct {
+	// Key is its key tuple.
+	Key []byte
+	// Row is the message as it is now; nil if it is not within the bounds. Stale: its entity is
+	// parked.
+	Row   []byte
+	Stale bool
+}
+
+// GapError: changes since an offset are not kept.
+type GapError struct {
+	Partition int32
+	// Text says since when they are.
+	Text string
+}
+
+// Error says since when they are kept.
+func (e *GapError) Error() string { return e.Text }
 
 // Table is what a scan reads.
 type Table uint8

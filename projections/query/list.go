@@ -3,7 +3,6 @@ package query
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"fmt"
 
 	"google.golang.org/grpc/codes"
@@ -97,7 +96,7 @@ func (c *call) sameDataset(payload []byte) error {
 		return nil
 	}
 	var err error
-	if c.page, err = c.served.sealer.open(c.request.pageToken); err != nil {
+	if c.page, err = c.served.sealer.open(pageVersion, c.request.pageToken); err != nil {
 		return invalid("%s: the page_token is not valid (%w): send the next_page_token of the page before", c.method.name,
 			err)
 	}
@@ -145,11 +144,11 @@ func (c *call) nextPage(arguments [32]byte, frontier []byte) (string, error) {
 			p.positions = append(p.positions, entities.Position{Partition: r.partition, Next: r.at.Position})
 		}
 	}
-	var nonce [nonceSize]byte
-	if _, err := rand.Read(nonce[:]); err != nil {
+	nonce, err := newNonce()
+	if err != nil {
 		return "", err
 	}
-	return c.served.sealer.seal(p, nonce), nil
+	return c.served.sealer.seal(pageVersion, p, nonce), nil
 }
 
 // get answers one row.

@@ -242,6 +242,12 @@ func (f *fake) Open(ctx context.Context, scan *Scan) (Rows, error) {
 	return r, nil
 }
 
+// Changes are none.
+func (f *fake) Changes(ctx context.Context, _ *Scan, _ int64, _ time.Duration) (*Changes, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 func (f *fake) entries(scan *Scan) (all []*Entry) {
 	p := f.view.Projection
 	var index *definition.Index

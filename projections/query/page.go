@@ -3,6 +3,7 @@ package query
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -18,9 +19,14 @@ import (
 // KeySize is the size of the key that seals page tokens.
 const KeySize = 32
 
+// What is sealed: the first byte.
 const (
-	pageVersion = 1
-	nonceSize   = 12
+	pageVersion   = 1
+	resumeVersion = 2
+)
+
+const (
+	nonceSize = 12
 	// maxPageToken bounds what is decoded: a tuple of nine texts and the positions of 256
 	// partitions, in base64.
 	maxPageToken = 32 << 10
@@ -29,7 +35,7 @@ const (
 // errPageToken: a page token was not issued for this list.
 var errPageToken = errors.New("it was not issued here, or is damaged")
 
-// page is the content of a page token.
+// page is the content of a page token, and of a resume token of a watch, which has positions only.
 type page struct {
 	dataset   uint32
 	method    string
@@ -54,9 +60,15 @@ func newSealer(key [KeySize]byte) (sealer, error) {
 	return sealer{aead}, err
 }
 
+// newNonce returns a nonce for one token.
+func newNonce() (nonce [nonceSize]byte, err error) {
+	_, err = rand.Read(nonce[:])
+	return nonce, err
+}
+
 // seal returns a page as callers get it. A nonce is used once.
-func (s sealer) seal(p *page, nonce [nonceSize]byte) string {
-	buf := []byte{pageVersion}
+func (s sealer) seal(version byte, p *page, nonce [nonceSize]byte) string {
+	buf := []byte{version}
 	buf = binary.BigEndian.AppendUint32(buf, p.dataset)
 	buf = binary.BigEndian.AppendUint32(buf, p.table)
 	buf = append(buf, p.arguments[:]...)
@@ -70,7 +82,7 @@ func (s sealer) seal(p *page, nonce [nonceSize]byte) string {
 }
 
 // open reads a page token.
-func (s sealer) open(text string) (*page, error) {
+func (s sealer) open(version byte, text string) (*page, error) {
 	if len(text) > maxPageToken {
 		return nil, errPageToken
 	}
@@ -82,13 +94,13 @@ func (s sealer) open(text string) (*page, error) {
 	if err != nil {
 		return nil, errPageToken
 	}
-	return parsePage(buf)
+	return parsePage(version, buf)
 }
 
 // parsePage reads the content of a token. What it refuses was sealed by another version.
-func parsePage(buf []byte) (*page, error) {
+func parsePage(version byte, buf []byte) (*page, error) {
 	const fixed = 1 + 4 + 4 + sha256.Size
-	if len(buf) < fixed || buf[0] != pageVersion {
+	if len(buf) < fixed || buf[0] != version {
 		return nil, errPageToken
 	}
 	p := &page{
@@ -118,7 +130,8 @@ func parsePage(buf []byte) (*page, error) {
 	p.method, p.frontier = string(text()), text()
 	for ok && len(rest) > 0 {
 		partition, next := number(), number()
-		if partition >= entities.Slots || next > math.MaxInt64 || len(p.positions) == entities.MaxPositions {
+		if partition >= entities.Slots || next > math.MaxInt64 ||
+			version == pageVersion && len(p.positions) == entities.MaxPositions || len(p.positions) == entities.Slots {
 			return nil, errPageToken
 		}
 		p.positions = append(p.positions, entities.Position{Partition: int32(partition), Next: int64(next)})

@@ -27,8 +27,8 @@ func TestPageTokens(t *testing.T) {
 		dataset: 7, table: 12, method: "/x/List", arguments: [32]byte{1, 2, 3}, frontier: []byte("a\x00\x01b"),
 		positions: []entities.Position{{Partition: 3, Next: 1 << 40}, {Partition: 4095, Next: 1}},
 	}
-	token := s.seal(want, [nonceSize]byte{9})
-	if got, err := s.open(token); err != nil || !reflect.DeepEqual(got, want) {
+	token := s.seal(pageVersion, want, [nonceSize]byte{9})
+	if got, err := s.open(pageVersion, token); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("opened %+v, %v", got, err)
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(token)
@@ -41,10 +41,10 @@ func TestPageTokens(t *testing.T) {
 	for i := range raw {
 		changed := bytes.Clone(raw)
 		changed[i] ^= 0x40
-		if _, err := s.open(base64.RawURLEncoding.EncodeToString(changed)); err == nil {
+		if _, err := s.open(pageVersion, base64.RawURLEncoding.EncodeToString(changed)); err == nil {
 			t.Errorf("byte %d was changed, and it is opened", i)
 		}
-		if _, err := s.open(base64.RawURLEncoding.EncodeToString(raw[:i])); err == nil {
+		if _, err := s.open(pageVersion, base64.RawURLEncoding.EncodeToString(raw[:i])); err == nil {
 			t.Errorf("it is cut after %d bytes, and opened", i)
 		}
 	}
@@ -55,15 +55,15 @@ func TestPageTokens(t *testing.T) {
 func FuzzPageToken(f *testing.F) {
 	s := testSealer(f)
 	p := &page{dataset: 7, method: "/x/List", frontier: []byte("abc"), positions: []entities.Position{{Partition: 3, Next: 9}}}
-	token := s.seal(p, [nonceSize]byte{1})
+	token := s.seal(pageVersion, p, [nonceSize]byte{1})
 	f.Add(token, []byte{})
 	f.Add("", bytes.Repeat([]byte{pageVersion}, 60))
 	f.Fuzz(func(t *testing.T, text string, content []byte) {
-		if got, err := s.open(text); err == nil && !reflect.DeepEqual(got, p) {
+		if got, err := s.open(pageVersion, text); err == nil && !reflect.DeepEqual(got, p) {
 			t.Errorf("%q is opened as %+v", text, got)
 		}
-		if got, err := parsePage(content); err == nil {
-			if again, err := s.open(s.seal(got, [nonceSize]byte{2})); err != nil && len(got.frontier) < maxPageToken/4 ||
+		if got, err := parsePage(pageVersion, content); err == nil {
+			if again, err := s.open(pageVersion, s.seal(pageVersion, got, [nonceSize]byte{2})); err != nil && len(got.frontier) < maxPageToken/4 ||
 				err == nil && (string(again.frontier) != string(got.frontier) || again.method != got.method) {
 				t.Errorf("%x: %+v becomes %+v, %v", content, got, again, err)
 			}

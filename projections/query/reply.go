@@ -22,6 +22,12 @@ const (
 	tokenField   protowire.Number = 3
 	staleField   protowire.Number = 4
 	explainField protowire.Number = 5
+	// The frames of a watch, of which a message has one.
+	frameUpsert                    = rowsField
+	frameDelete                    = nextField
+	frameSynced   protowire.Number = 6
+	frameBookmark protowire.Number = 7
+	frameReset    protowire.Number = 8
 	// Of a group, behind its fields.
 	countField    protowire.Number = 51
 	firstSumField protowire.Number = 52
@@ -43,6 +49,13 @@ func masked(buf, row []byte, mask []protoreflect.FieldNumber) ([]byte, error) {
 // appendMessage appends a field with an encoded message.
 func appendMessage(buf []byte, number protowire.Number, message []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(buf, number, protowire.BytesType), message)
+}
+
+// appendDuration appends a google.protobuf.Duration.
+func appendDuration(buf []byte, number protowire.Number, d time.Duration) []byte {
+	content := appendWhole(nil, 1, uint64(d/time.Second))    //nolint:gosec // not negative
+	content = appendWhole(content, 2, uint64(d%time.Second)) //nolint:gosec // not negative
+	return appendMessage(buf, number, content)
 }
 
 func appendText(buf []byte, number protowire.Number, text string) []byte {

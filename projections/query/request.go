@@ -30,7 +30,7 @@ type request struct {
 
 // notArguments are the fields of a request in which the pages of one list may differ.
 var notArguments = []protoreflect.Name{ //nolint:gochecknoglobals // a constant table
-	"page_size", "page_token", "freshness", "explain",
+	"page_size", "page_token", "freshness", "explain", "resume", "on_gap",
 }
 
 // decode reads the payload of a command.

@@ -37,6 +37,8 @@ type Settings struct {
 	MaxExamined int `default:"20000"`
 	// MaxReply is the size of the rows of a reply, in bytes.
 	MaxReply int `default:"4194304"`
+	// Watches are those at a time.
+	Watches int `default:"10000"`
 }
 
 // Options are what a Service needs.
@@ -74,9 +76,13 @@ type Service struct {
 	o Options
 	// running has a place for each query that runs, places one for each that runs or waits.
 	running, places chan struct{}
+	// watching has a place for each watch.
+	watching chan struct{}
 
 	defining sync.Mutex
 	serves   atomic.Pointer[served]
+	// redefined is closed by the next Define.
+	redefined atomic.Pointer[chan struct{}]
 }
 
 // served is what a set of views serves. It never changes.
@@ -94,10 +100,13 @@ func New(o Options) *Service {
 	if o.Clock == nil {
 		o.Clock = clock.Wall{}
 	}
+	redefined := make(chan struct{})
 	s := &Service{
 		o: o, running: make(chan struct{}, o.Queries), places: make(chan struct{}, o.Queries+o.Waiting),
+		watching: make(chan struct{}, o.Watches),
 	}
 	s.serves.Store(&served{})
+	s.redefined.Store(&redefined)
 	return s
 }
 
@@ -148,8 +157,13 @@ func (s *Service) Define(views []*View, pageKey []byte) error {
 		now.keep(p, promoted[v.Projection.Head().Name])
 	}
 	s.serves.Store(now)
+	next := make(chan struct{})
+	close(*s.redefined.Swap(&next))
 	return nil
 }
+
+// defined returns a channel that is closed when the set of projections is another one than now.
+func (s *Service) defined() <-chan struct{} { return *s.redefined.Load() }
 
 // keptMethod names a list of a version that was promoted.
 type keptMethod struct {
@@ -225,7 +239,7 @@ func catalogOf(views []*View) (*discovery.Catalog, error) {
 		ServiceName: "queries", ServiceRuntime: "millrace",
 	}}
 	for _, v := range views {
-		file := definition.Served(v.Projection.API())
+		file := v.Projection.API()
 		set.File = append(set.File, file)
 		spec.Entities = append(spec.Entities, &cloudstate.Entity{
 			EntityType: protocol, ServiceName: serviceOf(v.Projection),
@@ -312,6 +326,7 @@ const (
 	listForm
 	countForm
 	groupsForm
+	watchForm
 )
 
 // method is a method of a generated service.
@@ -338,6 +353,8 @@ func (p *projection) method(of *discovery.Method) *method {
 			m.form, m.query = listForm, q
 		case q.Count && "Count"+strings.TrimPrefix(q.Name, "List") == of.Name:
 			m.form, m.query = countForm, q
+		case q.Watch > 0 && "Watch"+strings.TrimPrefix(q.Name, "List") == of.Name:
+			m.form, m.query = watchForm, q
 		}
 	}
 	return m
@@ -413,31 +430,39 @@ func (s *Service) leave() {
 	<-s.places
 }
 
-func (c *call) answer(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
+// prepare reads the request, and looks whether it can be served.
+func (c *call) prepare(cmd *entities.Command) error {
 	m := c.method
 	if problem := m.p.problem; problem != nil {
-		return nil, entities.Errorf(entities.NotSupported, entities.NotApplied,
+		return entities.Errorf(entities.NotSupported, entities.NotApplied,
 			"%s: this version of millrace cannot serve version %s of the projection: %w", m.name, m.p.view.Version, problem)
 	}
 	var err error
 	if c.request, err = m.decode(cmd.Payload.Value); err != nil {
-		return nil, err
+		return err
 	}
 	if c.demand, err = m.demandOf(c.service.o.App, c.request, cmd); err != nil {
-		return nil, err
+		return err
 	}
 	c.takeSession(cmd)
 	if m.query != nil && m.query.Allow != nil && !c.service.o.Dev {
-		return nil, permissionDenied(m)
+		return permissionDenied(m)
 	}
 	if v := m.p.view; !v.Promoted {
 		progress := "it is being built"
 		if v.Progress != nil {
 			progress = v.Progress()
 		}
-		return nil, unavailable("%s: version %s of the projection is not promoted yet (%s)", m.name, v.Version, progress)
+		return unavailable("%s: version %s of the projection is not promoted yet (%s)", m.name, v.Version, progress)
 	}
-	switch m.form {
+	return nil
+}
+
+func (c *call) answer(ctx context.Context, cmd *entities.Command) (*entities.Reply, error) {
+	if err := c.prepare(cmd); err != nil {
+		return nil, err
+	}
+	switch c.method.form {
 	case getForm:
 		return c.get(ctx)
 	case countForm:

@@ -110,7 +110,7 @@ millrace.projection.v1, which is among the proto files of millrace.
 				continue
 			}
 			if d.Head().Name == args[0] {
-				_, err := io.WriteString(cmd.OutOrStdout(), definition.ProtoSource(definition.Served(d.API())))
+				_, err := io.WriteString(cmd.OutOrStdout(), definition.ProtoSource(d.API()))
 				return err
 			}
 			names = append(names, d.Head().Name)

@@ -276,7 +276,9 @@ func (r *readSide) serveQueries() error {
 		r.node.readiness.set(r.node.host, nil)
 		return nil
 	}
-	return r.node.serveOwn(ownerQueries, &answers{spec: catalog.Spec(), handle: r.queries.Handle})
+	return r.node.serveOwn(ownerQueries, &answers{
+		spec: catalog.Spec(), handle: r.queries.Handle, stream: r.queries.HandleStream,
+	})
 }
 
 // runDefinitions learns what is defined, and rolls new versions out where this worker leads.

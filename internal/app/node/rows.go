@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/millrace-io/millrace/broker-adapter"
 	"github.com/millrace-io/millrace/entities"
 	"github.com/millrace-io/millrace/materializer"
@@ -24,28 +26,56 @@ type everywhere struct {
 
 // Open returns the rows of the first replica that has them.
 func (e everywhere) Open(ctx context.Context, scan *query.Scan) (query.Rows, error) {
+	return first(ctx, e, scan.Partition,
+		func() (query.Rows, error) { return e.Executor.Open(ctx, scan) },
+		func(conn grpc.ClientConnInterface) (query.Rows, error) { return remote.Open(ctx, conn, scan) })
+}
+
+// Changes returns what has changed of rows, from the first replica that knows.
+func (e everywhere) Changes(
+	ctx context.Context, scan *query.Scan, from int64, wait time.Duration,
+) (*query.Changes, error) {
+	return first(ctx, e, scan.Partition,
+		func() (*query.Changes, error) { return e.Executor.Changes(ctx, scan, from, wait) },
+		func(conn grpc.ClientConnInterface) (*query.Changes, error) {
+			return remote.Changes(ctx, conn, scan, from, wait)
+		})
+}
+
+// first asks this worker if it has an image of a partition, and then the others that have one, until
+// one does not say that it has not got what is asked for.
+func first[T any](ctx context.Context, e everywhere, partition int32, here func() (T, error),
+	there func(grpc.ClientConnInterface) (T, error),
+) (none T, err error) {
 	missing := &query.NotHereError{
-		Partition: scan.Partition, State: "ABSENT", Progress: "no worker is known that has the partition",
+		Partition: partition, State: "ABSENT", Progress: "no worker is known that has the partition",
 	}
+	var gap *query.GapError
 	n := e.readSide.node
-	if n.manager.Partitions()[scan.Partition].Replica().Role() != materializer.NoRole {
-		rows, err := e.Executor.Open(ctx, scan)
-		if err == nil || !errors.As(err, &missing) {
-			return rows, err
+	if n.manager.Partitions()[partition].Replica().Role() != materializer.NoRole {
+		found, err := here()
+		if err == nil || !errors.As(err, &missing) && !errors.As(err, &gap) {
+			return found, err
 		}
 	}
-	for _, m := range n.replicasElsewhere(scan.Partition) {
-		rows, err := e.readSide.openAt(ctx, m, scan)
-		if err == nil || ctx.Err() != nil {
-			return rows, err
+	for _, m := range n.replicasElsewhere(partition) {
+		conn, err := n.cluster.client.Conn(ctx, m.Address)
+		if err == nil {
+			var found T
+			if found, err = there(conn); err == nil || ctx.Err() != nil {
+				return found, err
+			}
 		}
-		if !errors.As(err, &missing) {
+		if !errors.As(err, &missing) && !errors.As(err, &gap) {
 			missing = &query.NotHereError{
-				Partition: scan.Partition, State: "UNREACHABLE", Progress: "worker " + m.Name + " does not answer: " + err.Error(),
+				Partition: partition, State: "UNREACHABLE", Progress: "worker " + m.Name + " does not answer: " + err.Error(),
 			}
 		}
 	}
-	return nil, missing
+	if gap != nil { // one that answers does not reach back
+		return none, gap
+	}
+	return none, missing
 }
 
 // openAt returns the rows of one worker.

@@ -55,11 +55,12 @@ func (n *Node) callOwn(ctx context.Context, service, method string, request []by
 	return reply.Payload.Value, nil
 }
 
-// answers is a function of unary actions that one handler answers. An *entities.Error of the
-// handler is the caller's answer.
+// answers is a function of actions that one handler answers, and of streamed ones that another one
+// does. An *entities.Error of a handler is the caller's answer.
 type answers struct {
 	spec   *cloudstate.EntitySpec
 	handle func(context.Context, *entities.Command) (*entities.Reply, error)
+	stream func(ctx context.Context, cmd *entities.Command, send func(*entities.Reply) error) error
 }
 
 // Spec declares the actions.
@@ -79,10 +80,11 @@ func (a *answers) Act(ctx context.Context, inv entities.Invocation) (*entities.O
 	return &entities.Outcome{Reply: reply}, nil
 }
 
-// ActStream refuses: there are only unary actions.
-func (a *answers) ActStream(_ context.Context, s *entities.Stream,
-	_ func(context.Context, *entities.Outcome) error,
+// ActStream answers a call with as many replies as the handler sends.
+func (a *answers) ActStream(ctx context.Context, s *entities.Stream,
+	on func(context.Context, *entities.Outcome) error,
 ) error {
-	return entities.Errorf(entities.NotSupported, entities.NotApplied,
-		"%s/%s: streams of queries are not supported yet by this version", s.Service, s.Method)
+	return a.stream(ctx, s.Command, func(reply *entities.Reply) error {
+		return on(ctx, &entities.Outcome{Reply: reply})
+	})
 }

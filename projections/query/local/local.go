@@ -34,7 +34,77 @@ func (e *Executor) PartitionOf(entity string) int32 { return entities.Partition(
 
 // Open waits until the rows have reached Scan.Reach, and reads them.
 func (e *Executor) Open(ctx context.Context, scan *query.Scan) (query.Rows, error) {
-	ask := projections.Ask{Dataset: scan.Dataset, Partition: scan.Partition, Reach: scan.Reach}
+	s, err := e.open(ctx, scan, scan.Reach)
+	if err != nil {
+		return nil, err
+	}
+	r := &rows{snapshot: s, table: scan.Table, at: e.at(scan.Partition, s)}
+	switch scan.Table {
+	case query.ByIndex:
+		r.rows = s.Index(scan.Number, scan.Lower, scan.Upper, scan.Reverse)
+	case query.Groups:
+		r.rows = s.Groups(scan.Number, scan.Lower, scan.Upper, scan.Reverse)
+	default:
+		r.rows = s.Rows(scan.Lower, scan.Upper, scan.Reverse)
+	}
+	return r, nil
+}
+
+// changesAtOnce is about how many rows that have changed are returned at a time.
+const changesAtOnce = 256
+
+// Changes waits until rows within the bounds of a scan have changed, at most until wait is over.
+func (e *Executor) Changes(
+	ctx context.Context, scan *query.Scan, from int64, wait time.Duration,
+) (*query.Changes, error) {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		s, err := e.open(waiting, scan, from+1)
+		if _, behind := errors.AsType[*projections.BehindError](err); behind && ctx.Err() == nil {
+			return e.unchanged(ctx, scan, from)
+		}
+		if err != nil {
+			return nil, err
+		}
+		changes, err := e.changes(s, scan, from)
+		if err = errors.Join(err, s.Close()); err != nil {
+			if gap, is := errors.AsType[*projections.GapError](err); is {
+				err = &query.GapError{Partition: gap.Partition, Text: gap.Error()}
+			}
+			return nil, err
+		}
+		if len(changes.Rows) > 0 || waiting.Err() != nil {
+			return changes, ctx.Err()
+		}
+		from = changes.Through
+	}
+}
+
+// changes reads what records from an offset on have changed.
+func (e *Executor) changes(s *projections.Snapshot, scan *query.Scan, from int64) (*query.Changes, error) {
+	found, through, err := s.Changes(from, projections.Range{
+		ByIndex: scan.Table == query.ByIndex, Index: scan.Number, Lower: scan.Lower, Upper: scan.Upper,
+	}, changesAtOnce)
+	changes := &query.Changes{At: e.at(scan.Partition, s), Through: through}
+	for _, c := range found {
+		changes.Rows = append(changes.Rows, query.Change(c))
+	}
+	return changes, err
+}
+
+// unchanged is the answer when no record came: how far the rows are.
+func (e *Executor) unchanged(ctx context.Context, scan *query.Scan, from int64) (*query.Changes, error) {
+	s, err := e.open(ctx, scan, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &query.Changes{At: e.at(scan.Partition, s), Through: from}, s.Close()
+}
+
+// open returns a snapshot of what a scan reads.
+func (e *Executor) open(ctx context.Context, scan *query.Scan, reach int64) (*projections.Snapshot, error) {
+	ask := projections.Ask{Dataset: scan.Dataset, Partition: scan.Partition, Reach: reach}
 	switch scan.Table {
 	case query.ByIndex:
 		ask.Indexes = []uint16{scan.Number}
@@ -48,27 +118,21 @@ func (e *Executor) Open(ctx context.Context, scan *query.Scan) (query.Rows, erro
 		}
 	}
 	s, err := e.Engine.Open(ctx, ask)
-	if err != nil {
-		if missing, ok := errors.AsType[*projections.NotHereError](err); ok {
-			return nil, &query.NotHereError{
-				Partition: missing.Partition, State: missing.State.String(), Progress: missing.Progress,
-			}
+	if missing, is := errors.AsType[*projections.NotHereError](err); is {
+		return nil, &query.NotHereError{
+			Partition: missing.Partition, State: missing.State.String(), Progress: missing.Progress,
 		}
-		return nil, err
 	}
-	r := &rows{snapshot: s, table: scan.Table, at: query.At{Worker: e.Worker, Position: s.Position().Next}}
-	if r.at.End = r.at.Position; e.Known != nil {
-		r.at.End, r.at.Age = e.Known(scan.Partition, r.at.Position)
+	return s, err
+}
+
+// at says as of which moment a snapshot is.
+func (e *Executor) at(partition int32, s *projections.Snapshot) query.At {
+	at := query.At{Worker: e.Worker, Position: s.Position().Next}
+	if at.End = at.Position; e.Known != nil {
+		at.End, at.Age = e.Known(partition, at.Position)
 	}
-	switch scan.Table {
-	case query.ByIndex:
-		r.rows = s.Index(scan.Number, scan.Lower, scan.Upper, scan.Reverse)
-	case query.Groups:
-		r.rows = s.Groups(scan.Number, scan.Lower, scan.Upper, scan.Reverse)
-	default:
-		r.rows = s.Rows(scan.Lower, scan.Upper, scan.Reverse)
-	}
-	return r, nil
+	return at
 }
 
 // rows are those of a snapshot.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,24 @@ func (w *worker) Open(ctx context.Context, scan *query.Scan) (query.Rows, error)
 		return nil, context.Cause(ctx)
 	}
 	return &rows{worker: w}, nil
+}
+
+// Changes of partition 0 are told, those of 1 are not kept, and 2 is not here.
+func (w *worker) Changes(
+	_ context.Context, scan *query.Scan, from int64, wait time.Duration,
+) (*query.Changes, error) {
+	w.asked = append(w.asked, *scan)
+	switch scan.Partition {
+	case 1:
+		return nil, &query.GapError{Partition: 1, Text: fmt.Sprintf("nothing is kept since %d", from)}
+	case 2:
+		return nil, &query.NotHereError{Partition: 2, State: "BUILDING", Progress: wait.String()}
+	}
+	return &query.Changes{
+		At: query.At{Worker: "w1", Position: 7, End: 9, Age: time.Second}, Through: from + 1, Rows: []query.Change{
+			{Key: []byte("gone")}, {Key: []byte("empty"), Row: []byte{}}, {Key: []byte("k"), Row: []byte("row"), Stale: true},
+		},
+	}, nil
 }
 
 type rows struct {
@@ -181,4 +200,27 @@ func TestNoRows(t *testing.T) {
 	}
 	got.Close()
 	<-w.closed
+}
+
+// TestChanges: what has changed, why it is not known, and why it is not here come as they are.
+func TestChanges(t *testing.T) {
+	w := &worker{}
+	conn := serve(t, w)
+	scan := query.Scan{Dataset: 7, Table: query.ByIndex, Number: 3, Lower: []byte("a"), Upper: []byte("b")}
+	got, err := remote.Changes(t.Context(), conn, &scan, 5, time.Minute)
+	want, _ := (&worker{}).Changes(t.Context(), &scan, 5, time.Minute)
+	if err != nil || !reflect.DeepEqual(got, want) || fmt.Sprint(w.asked) != fmt.Sprint([]query.Scan{scan}) {
+		t.Errorf("got %+v, %v of %+v", got, err, w.asked)
+	}
+	scan.Partition = 1
+	if _, err := remote.Changes(t.Context(), conn, &scan, 5, 0); fmt.Sprintf("%#v", err) !=
+		fmt.Sprintf("%#v", &query.GapError{Partition: 1, Text: "nothing is kept since 5"}) {
+		t.Errorf("a gap is %#v", err)
+	}
+	scan.Partition = 2
+	var missing *query.NotHereError
+	if _, err := remote.Changes(t.Context(), conn, &scan, 5, time.Hour); !errors.As(err, &missing) ||
+		*missing != (query.NotHereError{Partition: 2, State: "BUILDING", Progress: "1m0s"}) {
+		t.Errorf("rows that are not here are %#v", err)
+	}
 }

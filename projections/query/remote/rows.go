@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/millrace-io/millrace/projections/query"
 	rowsv1 "github.com/millrace-io/millrace/proto/gen/millrace/rows/v1"
@@ -55,12 +57,43 @@ func (r *rows) open(ctx context.Context, conn grpc.ClientConnInterface, scan *qu
 		not := first.GetNotHere()
 		return &query.NotHereError{Partition: scan.Partition, State: not.GetState(), Progress: not.GetProgress()}
 	}
-	at := first.GetAt()
-	r.at = query.At{
-		Worker: at.GetWorker(), Position: at.GetPosition(), End: at.GetEnd(), Age: at.GetAge().AsDuration(),
-	}
+	r.at = atOf(first.GetAt())
 	r.entries = first.GetEntries()
 	return nil
+}
+
+// Changes asks the worker behind a connection for what has changed of rows: query.Executor says what
+// is returned. Errors are those of Open, and *query.GapError.
+func Changes(
+	ctx context.Context, conn grpc.ClientConnInterface, scan *query.Scan, from int64, wait time.Duration,
+) (*query.Changes, error) {
+	r, err := rowsv1.NewRowsServiceClient(conn).Changes(ctx, &rowsv1.ChangesRequest{
+		Scan: requestOf(scan), From: from, Wait: durationpb.New(wait),
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, fmt.Errorf("ask for changes of rows of partition %d: %w", scan.Partition, err)
+	case r.GetNotHere() != nil:
+		not := r.GetNotHere()
+		return nil, &query.NotHereError{Partition: scan.Partition, State: not.GetState(), Progress: not.GetProgress()}
+	case r.GetGap() != "":
+		return nil, &query.GapError{Partition: scan.Partition, Text: r.GetGap()}
+	case r.GetAt() == nil || r.GetThrough() < from:
+		return nil, fmt.Errorf("ask for changes of rows of partition %d: the worker does not say where they are", scan.Partition)
+	}
+	changes := &query.Changes{At: atOf(r.GetAt()), Through: r.GetThrough()}
+	for _, c := range r.GetChanges() {
+		changes.Rows = append(changes.Rows, query.Change{Key: c.GetKey(), Row: c.Row, Stale: c.GetStale()}) //nolint:protogetter // nil is not empty
+	}
+	return changes, nil
+}
+
+func atOf(at *rowsv1.At) query.At {
+	return query.At{
+		Worker: at.GetWorker(), Position: at.GetPosition(), End: at.GetEnd(), Age: at.GetAge().AsDuration(),
+	}
 }
 
 func requestOf(scan *query.Scan) *rowsv1.ScanRequest {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -50,10 +51,7 @@ func (s *Server) Scan(r *rowsv1.ScanRequest, out grpc.ServerStreamingServer[rows
 		return statusOf(ctx, err)
 	}
 	defer rows.Close()
-	at := rows.At()
-	page := &rowsv1.ScanResponse{At: &rowsv1.At{
-		Worker: s.worker, Position: at.Position, End: at.End, Age: durationpb.New(at.Age),
-	}}
+	page := &rowsv1.ScanResponse{At: s.at(rows.At())}
 	if err := out.Send(page); err != nil {
 		return err
 	}
@@ -61,6 +59,37 @@ func (s *Server) Scan(r *rowsv1.ScanRequest, out grpc.ServerStreamingServer[rows
 		return nil
 	}
 	return s.send(ctx, rows, scan.Limit, out)
+}
+
+// mostWait is how long a question for changes may wait. Whoever waits longer asks again.
+const mostWait = time.Minute
+
+// Changes returns what has changed of rows of one partition. It is called by grpc-go.
+func (s *Server) Changes(ctx context.Context, r *rowsv1.ChangesRequest) (*rowsv1.ChangesResponse, error) {
+	scan, err := s.scanOf(r.GetScan())
+	if err != nil {
+		return nil, err
+	}
+	wait := min(max(r.GetWait().AsDuration(), 0), mostWait)
+	changes, err := s.rows.Changes(ctx, scan, r.GetFrom(), wait)
+	if gone, not := errors.AsType[*query.NotHereError](err); not {
+		return &rowsv1.ChangesResponse{NotHere: &rowsv1.NotHere{State: gone.State, Progress: gone.Progress}}, nil
+	}
+	if gap, is := errors.AsType[*query.GapError](err); is {
+		return &rowsv1.ChangesResponse{Gap: gap.Text}, nil
+	}
+	if err != nil {
+		return nil, statusOf(ctx, err)
+	}
+	answer := &rowsv1.ChangesResponse{At: s.at(changes.At), Through: changes.Through}
+	for _, c := range changes.Rows {
+		answer.Changes = append(answer.Changes, &rowsv1.Change{Key: c.Key, Row: c.Row, Stale: c.Stale})
+	}
+	return answer, nil
+}
+
+func (s *Server) at(at query.At) *rowsv1.At {
+	return &rowsv1.At{Worker: s.worker, Position: at.Position, End: at.End, Age: durationpb.New(at.Age)}
 }
 
 // send streams all entries, as fast as they are taken: first as many as are wanted in any case. The

@@ -191,6 +191,210 @@ func (x *ScanRequest) GetReach() int64 {
 	return 0
 }
 
+type ChangesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is watched; reverse, limit and reach mean nothing.
+	Scan *ScanRequest `protobuf:"bytes,1,opt,name=scan,proto3" json:"scan,omitempty"`
+	// The offset of the first record whose changes are wanted.
+	From          int64                `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	Wait          *durationpb.Duration `protobuf:"bytes,3,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangesRequest) Reset() {
+	*x = ChangesRequest{}
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangesRequest) ProtoMessage() {}
+
+func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
+func (*ChangesRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ChangesRequest) GetScan() *ScanRequest {
+	if x != nil {
+		return x.Scan
+	}
+	return nil
+}
+
+func (x *ChangesRequest) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *ChangesRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+type ChangesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	At    *At                    `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	// Instead of all else.
+	NotHere *NotHere `protobuf:"bytes,2,opt,name=not_here,json=notHere,proto3" json:"not_here,omitempty"`
+	// Instead of all else: the changes are not kept, and why.
+	Gap string `protobuf:"bytes,3,opt,name=gap,proto3" json:"gap,omitempty"`
+	// The offset before which all changes are told.
+	Through       int64     `protobuf:"varint,4,opt,name=through,proto3" json:"through,omitempty"`
+	Changes       []*Change `protobuf:"bytes,5,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangesResponse) Reset() {
+	*x = ChangesResponse{}
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangesResponse) ProtoMessage() {}
+
+func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangesResponse.ProtoReflect.Descriptor instead.
+func (*ChangesResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ChangesResponse) GetAt() *At {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *ChangesResponse) GetNotHere() *NotHere {
+	if x != nil {
+		return x.NotHere
+	}
+	return nil
+}
+
+func (x *ChangesResponse) GetGap() string {
+	if x != nil {
+		return x.Gap
+	}
+	return ""
+}
+
+func (x *ChangesResponse) GetThrough() int64 {
+	if x != nil {
+		return x.Through
+	}
+	return 0
+}
+
+func (x *ChangesResponse) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// Change is a row that has changed.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key's tuple.
+	Key []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The row as it is now. Not set: it is not within the bounds.
+	Row           []byte `protobuf:"bytes,2,opt,name=row,proto3,oneof" json:"row,omitempty"`
+	Stale         bool   `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Change) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Change) GetRow() []byte {
+	if x != nil {
+		return x.Row
+	}
+	return nil
+}
+
+func (x *Change) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
 type ScanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the first message.
@@ -204,7 +408,7 @@ type ScanResponse struct {
 
 func (x *ScanResponse) Reset() {
 	*x = ScanResponse{}
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[1]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +420,7 @@ func (x *ScanResponse) String() string {
 func (*ScanResponse) ProtoMessage() {}
 
 func (x *ScanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[1]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +433,7 @@ func (x *ScanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanResponse.ProtoReflect.Descriptor instead.
 func (*ScanResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{1}
+	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ScanResponse) GetAt() *At {
@@ -266,7 +470,7 @@ type At struct {
 
 func (x *At) Reset() {
 	*x = At{}
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[2]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +482,7 @@ func (x *At) String() string {
 func (*At) ProtoMessage() {}
 
 func (x *At) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[2]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +495,7 @@ func (x *At) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use At.ProtoReflect.Descriptor instead.
 func (*At) Descriptor() ([]byte, []int) {
-	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{2}
+	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *At) GetWorker() string {
@@ -333,7 +537,7 @@ type NotHere struct {
 
 func (x *NotHere) Reset() {
 	*x = NotHere{}
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[3]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -345,7 +549,7 @@ func (x *NotHere) String() string {
 func (*NotHere) ProtoMessage() {}
 
 func (x *NotHere) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[3]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -358,7 +562,7 @@ func (x *NotHere) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotHere.ProtoReflect.Descriptor instead.
 func (*NotHere) Descriptor() ([]byte, []int) {
-	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{3}
+	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NotHere) GetState() string {
@@ -389,7 +593,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[4]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +605,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[4]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +618,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{4}
+	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Entry) GetTuple() []byte {
@@ -463,7 +667,7 @@ type Sum struct {
 
 func (x *Sum) Reset() {
 	*x = Sum{}
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[5]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +679,7 @@ func (x *Sum) String() string {
 func (*Sum) ProtoMessage() {}
 
 func (x *Sum) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_rows_v1_rows_proto_msgTypes[5]
+	mi := &file_millrace_rows_v1_rows_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +692,7 @@ func (x *Sum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sum.ProtoReflect.Descriptor instead.
 func (*Sum) Descriptor() ([]byte, []int) {
-	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{5}
+	return file_millrace_rows_v1_rows_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Sum) GetHigh() int64 {
@@ -519,7 +723,22 @@ const file_millrace_rows_v1_rows_proto_rawDesc = "" +
 	"\x05upper\x18\x06 \x01(\fR\x05upper\x12\x18\n" +
 	"\areverse\x18\a \x01(\bR\areverse\x12\x14\n" +
 	"\x05limit\x18\b \x01(\x05R\x05limit\x12\x14\n" +
-	"\x05reach\x18\t \x01(\x03R\x05reach\"\x9d\x01\n" +
+	"\x05reach\x18\t \x01(\x03R\x05reach\"\x86\x01\n" +
+	"\x0eChangesRequest\x121\n" +
+	"\x04scan\x18\x01 \x01(\v2\x1d.millrace.rows.v1.ScanRequestR\x04scan\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x03R\x04from\x12-\n" +
+	"\x04wait\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"\xcd\x01\n" +
+	"\x0fChangesResponse\x12$\n" +
+	"\x02at\x18\x01 \x01(\v2\x14.millrace.rows.v1.AtR\x02at\x124\n" +
+	"\bnot_here\x18\x02 \x01(\v2\x19.millrace.rows.v1.NotHereR\anotHere\x12\x10\n" +
+	"\x03gap\x18\x03 \x01(\tR\x03gap\x12\x18\n" +
+	"\athrough\x18\x04 \x01(\x03R\athrough\x122\n" +
+	"\achanges\x18\x05 \x03(\v2\x18.millrace.rows.v1.ChangeR\achanges\"O\n" +
+	"\x06Change\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x15\n" +
+	"\x03row\x18\x02 \x01(\fH\x00R\x03row\x88\x01\x01\x12\x14\n" +
+	"\x05stale\x18\x03 \x01(\bR\x05staleB\x06\n" +
+	"\x04_row\"\x9d\x01\n" +
 	"\fScanResponse\x12$\n" +
 	"\x02at\x18\x01 \x01(\v2\x14.millrace.rows.v1.AtR\x02at\x124\n" +
 	"\bnot_here\x18\x02 \x01(\v2\x19.millrace.rows.v1.NotHereR\anotHere\x121\n" +
@@ -544,9 +763,10 @@ const file_millrace_rows_v1_rows_proto_rawDesc = "" +
 	"\x05Table\x12\x15\n" +
 	"\x11TABLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vTABLE_INDEX\x10\x01\x12\x10\n" +
-	"\fTABLE_GROUPS\x10\x022V\n" +
+	"\fTABLE_GROUPS\x10\x022\xa6\x01\n" +
 	"\vRowsService\x12G\n" +
-	"\x04Scan\x12\x1d.millrace.rows.v1.ScanRequest\x1a\x1e.millrace.rows.v1.ScanResponse0\x01BCZAgithub.com/millrace-io/millrace/proto/gen/millrace/rows/v1;rowsv1b\x06proto3"
+	"\x04Scan\x12\x1d.millrace.rows.v1.ScanRequest\x1a\x1e.millrace.rows.v1.ScanResponse0\x01\x12N\n" +
+	"\aChanges\x12 .millrace.rows.v1.ChangesRequest\x1a!.millrace.rows.v1.ChangesResponseBCZAgithub.com/millrace-io/millrace/proto/gen/millrace/rows/v1;rowsv1b\x06proto3"
 
 var (
 	file_millrace_rows_v1_rows_proto_rawDescOnce sync.Once
@@ -561,31 +781,41 @@ func file_millrace_rows_v1_rows_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_rows_v1_rows_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_rows_v1_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_millrace_rows_v1_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_millrace_rows_v1_rows_proto_goTypes = []any{
 	(Table)(0),                  // 0: millrace.rows.v1.Table
 	(*ScanRequest)(nil),         // 1: millrace.rows.v1.ScanRequest
-	(*ScanResponse)(nil),        // 2: millrace.rows.v1.ScanResponse
-	(*At)(nil),                  // 3: millrace.rows.v1.At
-	(*NotHere)(nil),             // 4: millrace.rows.v1.NotHere
-	(*Entry)(nil),               // 5: millrace.rows.v1.Entry
-	(*Sum)(nil),                 // 6: millrace.rows.v1.Sum
-	(*durationpb.Duration)(nil), // 7: google.protobuf.Duration
+	(*ChangesRequest)(nil),      // 2: millrace.rows.v1.ChangesRequest
+	(*ChangesResponse)(nil),     // 3: millrace.rows.v1.ChangesResponse
+	(*Change)(nil),              // 4: millrace.rows.v1.Change
+	(*ScanResponse)(nil),        // 5: millrace.rows.v1.ScanResponse
+	(*At)(nil),                  // 6: millrace.rows.v1.At
+	(*NotHere)(nil),             // 7: millrace.rows.v1.NotHere
+	(*Entry)(nil),               // 8: millrace.rows.v1.Entry
+	(*Sum)(nil),                 // 9: millrace.rows.v1.Sum
+	(*durationpb.Duration)(nil), // 10: google.protobuf.Duration
 }
 var file_millrace_rows_v1_rows_proto_depIdxs = []int32{
-	0, // 0: millrace.rows.v1.ScanRequest.table:type_name -> millrace.rows.v1.Table
-	3, // 1: millrace.rows.v1.ScanResponse.at:type_name -> millrace.rows.v1.At
-	4, // 2: millrace.rows.v1.ScanResponse.not_here:type_name -> millrace.rows.v1.NotHere
-	5, // 3: millrace.rows.v1.ScanResponse.entries:type_name -> millrace.rows.v1.Entry
-	7, // 4: millrace.rows.v1.At.age:type_name -> google.protobuf.Duration
-	6, // 5: millrace.rows.v1.Entry.sums:type_name -> millrace.rows.v1.Sum
-	1, // 6: millrace.rows.v1.RowsService.Scan:input_type -> millrace.rows.v1.ScanRequest
-	2, // 7: millrace.rows.v1.RowsService.Scan:output_type -> millrace.rows.v1.ScanResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	0,  // 0: millrace.rows.v1.ScanRequest.table:type_name -> millrace.rows.v1.Table
+	1,  // 1: millrace.rows.v1.ChangesRequest.scan:type_name -> millrace.rows.v1.ScanRequest
+	10, // 2: millrace.rows.v1.ChangesRequest.wait:type_name -> google.protobuf.Duration
+	6,  // 3: millrace.rows.v1.ChangesResponse.at:type_name -> millrace.rows.v1.At
+	7,  // 4: millrace.rows.v1.ChangesResponse.not_here:type_name -> millrace.rows.v1.NotHere
+	4,  // 5: millrace.rows.v1.ChangesResponse.changes:type_name -> millrace.rows.v1.Change
+	6,  // 6: millrace.rows.v1.ScanResponse.at:type_name -> millrace.rows.v1.At
+	7,  // 7: millrace.rows.v1.ScanResponse.not_here:type_name -> millrace.rows.v1.NotHere
+	8,  // 8: millrace.rows.v1.ScanResponse.entries:type_name -> millrace.rows.v1.Entry
+	10, // 9: millrace.rows.v1.At.age:type_name -> google.protobuf.Duration
+	9,  // 10: millrace.rows.v1.Entry.sums:type_name -> millrace.rows.v1.Sum
+	1,  // 11: millrace.rows.v1.RowsService.Scan:input_type -> millrace.rows.v1.ScanRequest
+	2,  // 12: millrace.rows.v1.RowsService.Changes:input_type -> millrace.rows.v1.ChangesRequest
+	5,  // 13: millrace.rows.v1.RowsService.Scan:output_type -> millrace.rows.v1.ScanResponse
+	3,  // 14: millrace.rows.v1.RowsService.Changes:output_type -> millrace.rows.v1.ChangesResponse
+	13, // [13:15] is the sub-list for method output_type
+	11, // [11:13] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_millrace_rows_v1_rows_proto_init() }
@@ -593,13 +823,14 @@ func file_millrace_rows_v1_rows_proto_init() {
 	if File_millrace_rows_v1_rows_proto != nil {
 		return
 	}
+	file_millrace_rows_v1_rows_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_rows_v1_rows_proto_rawDesc), len(file_millrace_rows_v1_rows_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

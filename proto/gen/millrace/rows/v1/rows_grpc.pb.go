@@ -22,7 +22,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RowsService_Scan_FullMethodName = "/millrace.rows.v1.RowsService/Scan"
+	RowsService_Scan_FullMethodName    = "/millrace.rows.v1.RowsService/Scan"
+	RowsService_Changes_FullMethodName = "/millrace.rows.v1.RowsService/Changes"
 )
 
 // RowsServiceClient is the client API for RowsService service.
@@ -34,6 +35,9 @@ type RowsServiceClient interface {
 	// Scan waits until the rows have reached a position, and streams them as of one moment: first where
 	// they are, or why they are not here, then the entries.
 	Scan(ctx context.Context, in *ScanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ScanResponse], error)
+	// Changes waits until records have changed rows within bounds, or until a time is over, and returns
+	// these rows as they are now.
+	Changes(ctx context.Context, in *ChangesRequest, opts ...grpc.CallOption) (*ChangesResponse, error)
 }
 
 type rowsServiceClient struct {
@@ -63,6 +67,16 @@ func (c *rowsServiceClient) Scan(ctx context.Context, in *ScanRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RowsService_ScanClient = grpc.ServerStreamingClient[ScanResponse]
 
+func (c *rowsServiceClient) Changes(ctx context.Context, in *ChangesRequest, opts ...grpc.CallOption) (*ChangesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangesResponse)
+	err := c.cc.Invoke(ctx, RowsService_Changes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RowsServiceServer is the server API for RowsService service.
 // All implementations must embed UnimplementedRowsServiceServer
 // for forward compatibility.
@@ -72,6 +86,9 @@ type RowsServiceServer interface {
 	// Scan waits until the rows have reached a position, and streams them as of one moment: first where
 	// they are, or why they are not here, then the entries.
 	Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error
+	// Changes waits until records have changed rows within bounds, or until a time is over, and returns
+	// these rows as they are now.
+	Changes(context.Context, *ChangesRequest) (*ChangesResponse, error)
 	mustEmbedUnimplementedRowsServiceServer()
 }
 
@@ -84,6 +101,9 @@ type UnimplementedRowsServiceServer struct{}
 
 func (UnimplementedRowsServiceServer) Scan(*ScanRequest, grpc.ServerStreamingServer[ScanResponse]) error {
 	return status.Error(codes.Unimplemented, "method Scan not implemented")
+}
+func (UnimplementedRowsServiceServer) Changes(context.Context, *ChangesRequest) (*ChangesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Changes not implemented")
 }
 func (UnimplementedRowsServiceServer) mustEmbedUnimplementedRowsServiceServer() {}
 func (UnimplementedRowsServiceServer) testEmbeddedByValue()                     {}
@@ -117,13 +137,36 @@ func _RowsService_Scan_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RowsService_ScanServer = grpc.ServerStreamingServer[ScanResponse]
 
+func _RowsService_Changes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RowsServiceServer).Changes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RowsService_Changes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RowsServiceServer).Changes(ctx, req.(*ChangesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RowsService_ServiceDesc is the grpc.ServiceDesc for RowsService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var RowsService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "millrace.rows.v1.RowsService",
 	HandlerType: (*RowsServiceServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Changes",
+			Handler:    _RowsService_Changes_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Scan",
