@@ -81,6 +81,9 @@ type Service struct {
 
 	defining sync.Mutex
 	serves   atomic.Pointer[served]
+	// ending is closed when no watch is served any more.
+	ending    chan struct{}
+	endedOnce sync.Once
 	// redefined is closed by the next Define.
 	redefined atomic.Pointer[chan struct{}]
 }
@@ -103,7 +106,7 @@ func New(o Options) *Service {
 	redefined := make(chan struct{})
 	s := &Service{
 		o: o, running: make(chan struct{}, o.Queries), places: make(chan struct{}, o.Queries+o.Waiting),
-		watching: make(chan struct{}, o.Watches),
+		watching: make(chan struct{}, o.Watches), ending: make(chan struct{}),
 	}
 	s.serves.Store(&served{})
 	s.redefined.Store(&redefined)
@@ -164,6 +167,10 @@ func (s *Service) Define(views []*View, pageKey []byte) error {
 
 // defined returns a channel that is closed when the set of projections is another one than now.
 func (s *Service) defined() <-chan struct{} { return *s.redefined.Load() }
+
+// EndWatches ends all watches, and refuses others: the process ends. Clients go on elsewhere with
+// their tokens.
+func (s *Service) EndWatches() { s.endedOnce.Do(func() { close(s.ending) }) }
 
 // keptMethod names a list of a version that was promoted.
 type keptMethod struct {

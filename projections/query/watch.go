@@ -182,6 +182,8 @@ func (w *watch) run(ctx context.Context) error {
 		case <-over:
 			err = w.bookmark()
 			over, stop = w.service.o.Clock.After(bookmarkEvery)
+		case <-w.service.ending:
+			err = unavailable("%s: the process ends; another one goes on from the last token", w.method.name)
 		case <-ctx.Done():
 			err = ctx.Err()
 		}

@@ -48,6 +48,12 @@ func (m *memory) Confirmed(int32) (int64, time.Time, bool) { return position, ti
 // position is how far the rows of each partition are.
 const position = 9
 
+// Changes are none: nothing is watched here.
+func (m *memory) Changes(ctx context.Context, _ *query.Scan, _ int64, _ time.Duration) (*query.Changes, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 func (m *memory) Open(_ context.Context, s *query.Scan) (query.Rows, error) {
 	d, found := m.datasets[s.Dataset][s.Partition], map[string]*query.Entry{}
 	switch s.Table {

@@ -139,7 +139,7 @@ var printing = []string{
 var silent = []string{
 	"call", "check", "completion", "config", "dev", "drain", "exit-codes",
 	"gateway", "gen", "gen proto", "help", "new", "parked drop", "parked replay", "projection", "projection drop", "projection promote",
-	"projection rollback", "query", "run", "version",
+	"projection rollback", "query", "run", "version", "watch",
 	"cluster", "log",
 }
 

@@ -102,7 +102,7 @@ func (p Program) root() *cobra.Command {
 		p.logGroup(), parked(), repairCommand(),
 		statusCommand(), clusterGroup(),
 		partitionsCommand(), drainCommand(), p.check(), diffCommand(), applyCommand(), definitionsCommand(), p.gen(),
-		projectionGroup(), queryCommand(), p.config(), version())
+		projectionGroup(), queryCommand(), watchCommand(), p.config(), version())
 	if p.Source != nil {
 		root.AddCommand(p.newModule())
 	}

@@ -80,8 +80,7 @@ total_cents > 1000.`,
 						strings.Join(methodNames(service), ", "))
 				}
 				if method.IsStreamingServer() {
-					return usagef("%s is a stream of changes, not a query: use `millrace call %s/%s`", args[0],
-						service.FullName(), name)
+					return usagef("%s is a stream of changes, not a query: use `millrace watch %s`", args[0], args[0])
 				}
 				if q.address == "" {
 					c, err := clientConfig(cmd)

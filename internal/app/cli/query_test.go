@@ -75,6 +75,9 @@ func (s *rowsOf) serve(_ any, stream grpc.ServerStream) error {
 	s.mu.Lock()
 	s.requests = append(s.requests, string(line))
 	s.mu.Unlock()
+	if m.IsStreamingServer() {
+		return s.watch(stream, m, textOf(request, "resume"))
+	}
 	answer := dynamicpb.NewMessage(m.Output())
 	scripted := s.answers[strings.TrimSuffix(string(m.Name())+" "+textOf(request, "page_token"), " ")]
 	if textOf(request, "item") == "none" {
@@ -84,6 +87,24 @@ func (s *rowsOf) serve(_ any, stream grpc.ServerStream) error {
 		return err
 	}
 	return stream.SendMsg(answer)
+}
+
+// watch sends frames, and ends: as a process that goes away, or for good behind a token.
+func (s *rowsOf) watch(stream grpc.ServerStream, m protoreflect.MethodDescriptor, resume string) error {
+	scripted := s.answers[strings.TrimSuffix(string(m.Name())+" "+resume, " ")]
+	for line := range strings.Lines(scripted) {
+		frame := dynamicpb.NewMessage(m.Output())
+		if err := protojson.Unmarshal([]byte(line), frame); err != nil {
+			return err
+		}
+		if err := stream.SendMsg(frame); err != nil {
+			return err
+		}
+	}
+	if resume == "" {
+		return status.Error(codes.Unavailable, "the process ends\x1b[2J")
+	}
+	return status.Error(codes.OutOfRange, "not any more")
 }
 
 // asked returns the requests since the last call.
@@ -256,7 +277,7 @@ func TestQuery(t *testing.T) {
 		"not a parameter":    {false, "query counters.Get -p id", "", "stderr: millrace: -p \"id\": write it as name=value\nexit code 2\n"},
 		"no filter":          {false, "query counters.Get -p id=1 --filter x=1", "", "stderr: millrace: --filter is not for Get, which returns a row\nexit code 2\n"},
 		"no pages":           {false, "query carts.CountByOut --all", "", "stderr: millrace: --all is not for CountByOut, which returns groups\nexit code 2\n"},
-		"a stream":           {false, "query carts.WatchByItem -p item=1", "", "stderr: millrace: carts.WatchByItem is a stream of changes, not a query: use `millrace call millrace.query.carts.CartsQuery/WatchByItem`\nexit code 2\n"},
+		"a stream":           {false, "query carts.WatchByItem -p item=1", "", "stderr: millrace: carts.WatchByItem is a stream of changes, not a query: use `millrace watch carts.WatchByItem`\nexit code 2\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := p.runIn(t, c.terminal, "", strings.Fields(c.line)...)
@@ -267,5 +288,42 @@ func TestQuery(t *testing.T) {
 				t.Errorf("asked %s, want %s", asked, c.asked)
 			}
 		})
+	}
+}
+
+// TestWatch: frames are printed as they come, and when the process goes away the watch goes on at the
+// last token.
+func TestWatch(t *testing.T) {
+	t.Chdir(t.TempDir())
+	p := tool(t)
+	s := serveRows(t, map[string]string{
+		"WatchByItem":    `{"upsert": {"cartId": "7", "lastItem": "a\u001bb"}}` + "\n" + `{"synced": {}, "token": "T1"}` + "\n",
+		"WatchByItem T1": `{"delete": {"cartId": "7"}}` + "\n" + `{"bookmark": {"age": "1s"}}` + "\n",
+	}, queried, cart.Service, counter.Service)
+	for _, c := range []struct{ line, asked, want string }{
+		{
+			"watch carts.ListByItem -p item=apple --filter checked_out=true --fields cart_id",
+			`{"item":"apple","filter":"checked_out=true","readMask":"cartId"}` + "\n" +
+				`{"item":"apple","filter":"checked_out=true","readMask":"cartId","resume":"T1"}`,
+			`{"upsert":{"cartId":"7","lastItem":"a\u001bb"}}` + "\n" + `{"synced":{},"token":"T1"}` + "\n" +
+				`{"delete":{"cartId":"7"}}` + "\n" + `{"bookmark":{"age":"1s"}}` + "\n" +
+				"stderr: the watch was broken off and goes on: the process ends\\x1b[2J\n" +
+				"millrace: not any more (OUT_OF_RANGE)\nexit code 1\n",
+		},
+		{
+			"watch carts.WatchByItem -p item=x --resume T1", `{"item":"x","resume":"T1"}`,
+			`{"delete":{"cartId":"7"}}` + "\n" + `{"bookmark":{"age":"1s"}}` + "\n" +
+				"stderr: millrace: not any more (OUT_OF_RANGE)\nexit code 1\n",
+		},
+		{"watch carts.Get", "", "stderr: millrace: carts.Get is not watched; there are carts.WatchByItem (NOT_FOUND)\nexit code 3\n"},
+		{"watch counters.Get", "", "stderr: millrace: no query of projection counters has watch in its definition (NOT_FOUND)\nexit code 3\n"},
+	} {
+		r := p.runIn(t, false, "", strings.Fields(c.line)...)
+		if got := scrub(r); got != c.want {
+			t.Errorf("%s: got\n%s\nwant\n%s", c.line, got, c.want)
+		}
+		if asked := s.asked(); asked != c.asked {
+			t.Errorf("%s asked %s, want %s", c.line, asked, c.asked)
+		}
 	}
 }

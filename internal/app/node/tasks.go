@@ -32,7 +32,10 @@ const flushEvery = 30 * time.Second
 // run starts the tasks, from the lowest layer up; Stop ends them in reverse order.
 func (n *Node) run(ctx context.Context) {
 	n.group = lifecycle.New(ctx, n.clock)
-	n.group.Start(taskShutdown, func(ctx context.Context) error { return n.shutdown(ctx, n.endEffects) })
+	n.group.Start(taskShutdown, func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, n.readSide.queries.EndWatches)() // they would not end by themselves
+		return n.shutdown(ctx, n.endEffects)
+	})
 	if n.written != nil {
 		n.group.Start(taskFlush, n.flushStore)
 	}
