@@ -81,7 +81,8 @@ func Changes(
 	case r.GetGap() != "":
 		return nil, &query.GapError{Partition: scan.Partition, Text: r.GetGap()}
 	case r.GetAt() == nil || r.GetThrough() < from:
-		return nil, fmt.Errorf("ask for changes of rows of partition %d: the worker does not say where they are", scan.Partition)
+		return nil, fmt.Errorf("ask for changes of rows of partition %d: the worker does not say where they are",
+			scan.Partition)
 	}
 	changes := &query.Changes{At: atOf(r.GetAt()), Through: r.GetThrough()}
 	for _, c := range r.GetChanges() {
