@@ -220,7 +220,7 @@ type GapError struct {
 // Error has both offsets.
 func (e *GapError) Error() string {
 	if e.Since < 0 {
-		return fmt.Sprintf("partition %d keeps no changes of these rows", e.Partition)
+		return fmt.Sprintf("no changes of these rows are kept for partition %d", e.Partition)
 	}
 	return fmt.Sprintf("changes of partition %d since offset %d are asked for, and are kept since offset %d", e.Partition,
 		e.Asked, e.Since)

@@ -3,6 +3,7 @@ package query
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 
 	"google.golang.org/grpc/codes"
@@ -149,6 +150,12 @@ func (c *call) nextPage(arguments [32]byte, frontier []byte) (string, error) {
 		return "", err
 	}
 	return c.served.sealer.seal(pageVersion, p, nonce), nil
+}
+
+// newNonce returns a nonce for one token.
+func newNonce() (nonce [nonceSize]byte, err error) {
+	_, err = rand.Read(nonce[:])
+	return nonce, err
 }
 
 // get answers one row.

@@ -3,7 +3,6 @@ package query
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -58,12 +57,6 @@ func newSealer(key [KeySize]byte) (sealer, error) {
 	}
 	aead, err := cipher.NewGCM(block)
 	return sealer{aead}, err
-}
-
-// newNonce returns a nonce for one token.
-func newNonce() (nonce [nonceSize]byte, err error) {
-	_, err = rand.Read(nonce[:])
-	return nonce, err
 }
 
 // seal returns a page as callers get it. A nonce is used once.

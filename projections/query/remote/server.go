@@ -61,7 +61,7 @@ func (s *Server) Scan(r *rowsv1.ScanRequest, out grpc.ServerStreamingServer[rows
 	return s.send(ctx, rows, scan.Limit, out)
 }
 
-// mostWait is how long a question for changes may wait. Whoever waits longer asks again.
+// mostWait is how long a question for changes may wait. A caller that waits longer asks again.
 const mostWait = time.Minute
 
 // Changes returns what has changed of rows of one partition. It is called by grpc-go.
