@@ -22,7 +22,7 @@ import (
 //	    replica, so that a watch goes on at another one.
 //	L2  It says where the row was in each index before the record, and where it is after it. Who
 //	    has the row because it was there learns that it has left. (before)
-//	L3  Whoever asks from a position before its beginning is told so.
+//	L3  A caller that asks from a position before its beginning is told so.
 
 // changeMarks is how many pieces of time the log of changes is kept in; the oldest goes as a whole.
 const changeMarks = 8
@@ -202,8 +202,7 @@ func (r *Range) has(tuple []byte) bool {
 	return bytes.Compare(tuple, r.Lower) >= 0 && (r.Upper == nil || bytes.Compare(tuple, r.Upper) < 0)
 }
 
-// Change is a row of a range that has changed. Row is nil if it is not in the range any more, or was
-// not in the meantime.
+// Change is a row of a range that has changed. Row is nil if it is not in the range now.
 type Change struct {
 	Key, Row []byte
 	// Stale: its entity is parked.
@@ -228,8 +227,8 @@ func (e *GapError) Error() string {
 
 // Changes returns the rows of a range that records from an offset on have changed, each once, as
 // they are now. It ends when it has most of them, or at the snapshot's position: through is the
-// offset from which to ask next. The error is a *GapError if the changes are not kept, or one of the
-// store.
+// offset from which to ask next. The error is a *GapError if the changes are not kept, or one of
+// the store.
 func (s *Snapshot) Changes(from int64, of Range, most int) (changes []Change, through int64, err error) {
 	switch {
 	case s.history.since == 0:

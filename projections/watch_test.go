@@ -176,7 +176,7 @@ func TestWatches(t *testing.T) {
 			watchers := []*watcher{
 				{list: "ListByCustomer", request: `customer_id: "c0"`}, {list: "ListByCustomer", request: `customer_id: "c1"`},
 				{list: "ListByCustomer", request: `customer_id: "c0" filter: "status = OPEN AND total_cents > 30"`},
-				{list: "ListByCustomer", request: `customer_id: "nobody"`},
+				{list: "ListByCustomer", request: `customer_id: "none"`},
 				{list: "ListOpen"}, {list: "ListAll"},
 			}
 			defer func() {

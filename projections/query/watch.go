@@ -391,7 +391,7 @@ func (w *watch) sendRows(ctx context.Context, changes []Change) error {
 		switch {
 		case wanted:
 			rows, stale = append(rows, c.Row), append(stale, c.Stale)
-		case c.Key != nil: // of the first rows nobody has been told
+		case c.Key != nil: // the first rows are new to the caller
 			key, err := w.encodeKey(c.Key)
 			if err == nil {
 				err = w.sendFrame(frameDelete, key, "", false)

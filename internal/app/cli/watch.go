@@ -93,7 +93,9 @@ func watchOf(types *functionTypes, name string) (protoreflect.MethodDescriptor, 
 }
 
 // watch prints frames until it is interrupted, and goes on when the worker was away.
-func (q *querying) watch(cmd *cobra.Command, types *functionTypes, m protoreflect.MethodDescriptor, token string) error {
+func (q *querying) watch(
+	cmd *cobra.Command, types *functionTypes, m protoreflect.MethodDescriptor, token string,
+) error {
 	request, err := q.request(types, m)
 	if err != nil {
 		return err
@@ -124,7 +126,8 @@ func (q *querying) watch(cmd *cobra.Command, types *functionTypes, m protoreflec
 			return explain(err, q.address)
 		case !away:
 			away = true
-			_, _ = fmt.Fprintln(cmd.ErrOrStderr(), visible("the watch was broken off and goes on: "+status.Convert(err).Message()))
+			_, _ = fmt.Fprintln(cmd.ErrOrStderr(),
+				visible("the watch was broken off and goes on: "+status.Convert(err).Message()))
 		}
 		select {
 		case <-time.After(watchAgain):

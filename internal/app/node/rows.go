@@ -42,8 +42,8 @@ func (e everywhere) Changes(
 		})
 }
 
-// first asks this worker if it has an image of a partition, and then the others that have one, until
-// one does not say that it has not got what is asked for.
+// first asks this worker if it has an image of a partition, and then the others that have one,
+// until one has what is asked for.
 func first[T any](ctx context.Context, e everywhere, partition int32, here func() (T, error),
 	there func(grpc.ClientConnInterface) (T, error),
 ) (none T, err error) {

@@ -202,8 +202,8 @@ func (w *world) mustHaveFoundDamage(p *harness.Process) {
 	w.outcome("store damage ended the worker")
 }
 
-// lastWords are the line with which a process ended: that of a panic, else its last one. Whoever
-// cuts the output of the tests leaves it at the beginning.
+// lastWords are the line with which a process ended: that of a panic, else its last one. A reader
+// that cuts the output of the tests leaves it at the beginning.
 func lastWords(said string) string {
 	lines := strings.Split(strings.TrimSpace(said), "\n")
 	for _, line := range lines {
