@@ -184,7 +184,8 @@ func TestWatchesEndWithTheProcess(t *testing.T) {
 	if !strings.Contains(s.problem, "the process ends; another one goes on from the last token") {
 		t.Errorf("the stream ended with %q", s.problem)
 	}
-	if err := call(t, n.PublicAddress(), "millrace.query.counters.CountersQuery/WatchAll"); status.Code(err) != codes.Unavailable {
+	err := call(t, n.PublicAddress(), "millrace.query.counters.CountersQuery/WatchAll")
+	if status.Code(err) != codes.Unavailable {
 		t.Errorf("a process that has ended: %v", err)
 	}
 }
