@@ -63,7 +63,8 @@ func FuzzPageToken(f *testing.F) {
 			t.Errorf("%q is opened as %+v", text, got)
 		}
 		if got, err := parsePage(pageVersion, content); err == nil {
-			if again, err := s.open(pageVersion, s.seal(pageVersion, got, [nonceSize]byte{2})); err != nil && len(got.frontier) < maxPageToken/4 ||
+			again, err := s.open(pageVersion, s.seal(pageVersion, got, [nonceSize]byte{2}))
+			if err != nil && len(got.frontier) < maxPageToken/4 ||
 				err == nil && (string(again.frontier) != string(got.frontier) || again.method != got.method) {
 				t.Errorf("%x: %+v becomes %+v, %v", content, got, again, err)
 			}

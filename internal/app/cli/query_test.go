@@ -291,8 +291,8 @@ func TestQuery(t *testing.T) {
 	}
 }
 
-// TestWatch: frames are printed as they come, and when the process goes away the watch goes on at the
-// last token.
+// TestWatch: frames are printed as they come, and when the process goes away the watch goes on at
+// the last token.
 func TestWatch(t *testing.T) {
 	t.Chdir(t.TempDir())
 	p := tool(t)

@@ -109,8 +109,8 @@ func (s *eventSource) shows(id, value string) bool {
 	return s.shown[id] == value
 }
 
-// TestWatchOfSeveralWorkers: a client of a gateway sees each change, wherever its row is; it goes on
-// without a gap when its worker leaves, and again when that comes back.
+// TestWatchOfSeveralWorkers: a client of a gateway sees each change, wherever its row is; it goes
+// on without a gap when its worker leaves, and again when that comes back.
 func TestWatchOfSeveralWorkers(t *testing.T) {
 	dir := t.TempDir()
 	define(t, dir, map[string]string{"counters.yaml": watchedFile})

@@ -62,8 +62,8 @@ func (r *rows) open(ctx context.Context, conn grpc.ClientConnInterface, scan *qu
 	return nil
 }
 
-// Changes asks the worker behind a connection for what has changed of rows: query.Executor says what
-// is returned. Errors are those of Open, and *query.GapError.
+// Changes asks the worker behind a connection for what has changed of rows: query.Executor says
+// what is returned. Errors are those of Open, and *query.GapError.
 func Changes(
 	ctx context.Context, conn grpc.ClientConnInterface, scan *query.Scan, from int64, wait time.Duration,
 ) (*query.Changes, error) {
