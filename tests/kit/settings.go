@@ -48,6 +48,8 @@ var (
 	ReadSideKills    = Setting{"MILLRACE_READSIDE_KILLS", "3", "views: how often the worker is killed"}
 	ReadSideSeed     = Setting{"MILLRACE_READSIDE_SEED", "", "views: the decisions of an earlier run; otherwise new ones"}
 
+	ReadSideSwitches = Setting{"MILLRACE_READSIDE_SWITCHES", "6", "views: how often a version is put in force or back"}
+
 	Model   = Setting{"MILLRACE_MODEL", "", "model: `full` or `big` bounds instead of small ones"}
 	Readers = Setting{"MILLRACE_READERS", "64", "Kafka: how many readers come to the end of a topic"}
 )
@@ -57,7 +59,8 @@ func Settings() []Setting {
 	return []Setting{
 		CI, Race, SimSeeds, SimFrom, SimSeed, SimDuration,
 		FireSeed, FireFaults, FireOperations, FireDuration, FireClients, FireKinds, FireVerbose,
-		PauseRounds, EffectsKills, EffectsSeed, Timers, ReadSideCommands, ReadSideKills, ReadSideSeed, Model, Readers,
+		PauseRounds, EffectsKills, EffectsSeed, Timers, ReadSideCommands, ReadSideKills, ReadSideSeed, ReadSideSwitches,
+		Model, Readers,
 	}
 }
 

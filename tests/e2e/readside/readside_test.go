@@ -119,6 +119,9 @@ func (w *world) run(seed uint64, commands, kills int, fault func(*harness.Proces
 	w.must(err)
 	r.counts, err = w.countByStatus(rng, token)
 	w.must(err)
+	if n := w.unserved.Load(); n > 0 {
+		w.t.Errorf("%d answers said that there is no such query", n)
+	}
 	return r
 }
 

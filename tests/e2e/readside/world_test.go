@@ -125,6 +125,8 @@ type call struct {
 	method, path string
 	body         any
 	id, token    string
+	// strong: the answer must have everything that was committed before.
+	strong bool
 }
 
 // answer is what came of it; without a code there was none.
@@ -161,7 +163,7 @@ func (w *world) attempt(ctx context.Context, door string, c call) (a answer) {
 	}
 	for name, value := range map[string]string{
 		"Content-Type": map[bool]string{true: "application/json"}[c.body != nil], "Idempotency-Key": c.id,
-		"Millrace-Min-Token": c.token,
+		"Millrace-Min-Token": c.token, "Millrace-Consistency": map[bool]string{true: "strong"}[c.strong],
 	} {
 		if value != "" {
 			req.Header.Set(name, value)
