@@ -17,8 +17,11 @@
 // those is lost either, and that targets forget effects that are done; that no append is more than
 // the log takes, that a command which fits is not too large, and one that does not fit fails alone;
 // that reads at standbys satisfy their consistency, and that a standby's image is the fold of the
-// log; and that everything works again once the faults have ended (V9). In the end some logs lose
-// what they acknowledged: the partition halts and answers nothing, before and after a restart (V8).
+// log; that rows, index entries and groups of a projection, whose versions come into force and go
+// while its workers lose their views, are at each answer what the log says up to the answer's
+// position, and of one dataset; and that everything works again once the faults have ended (V9). In
+// the end some logs lose what they acknowledged: the partition halts and answers nothing, before
+// and after a restart (V8).
 // docs/reliability.md says more.
 //
 // Stores are in memory and fall back to any earlier moment in a crash; a store on a disk loses no

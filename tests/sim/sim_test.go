@@ -71,7 +71,7 @@ func TestSimulation(t *testing.T) {
 		until, count, from = began.Add(duration), 1<<62, uint64(began.UnixNano())
 	}
 	known := regressions(t)
-	faults := map[string]int{}
+	faults, seen := map[string]int{}, map[string]int{}
 	operations, unknowns, early, taken, violations := 0, 0, 0, 0, 0
 	run := 0
 	for i := range uint64(len(known)) + count {
@@ -85,6 +85,11 @@ func TestSimulation(t *testing.T) {
 		w := simulate(t, seed)
 		for kind, n := range w.faults {
 			faults[kind] += n
+		}
+		if w.views != nil {
+			for kind, n := range w.views.seen {
+				seen[kind] += n
+			}
 		}
 		operations += len(w.history)
 		early += w.functions.early
@@ -109,21 +114,31 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	kinds := slices.Sorted(maps.Keys(faults))
-	var counts []string
-	total := 0
-	for _, kind := range kinds {
-		counts = append(counts, fmt.Sprintf("%s %d", kind, faults[kind]))
-		total += faults[kind]
-	}
-	t.Logf("simulation: %d seeds from %d, %d operations, %.1f %% unknown, %d decided before their turn, %d records taken from feeds, %d faults (%s), %d violations, %.0f s",
+	counts, total := counted(faults)
+	steps, _ := counted(seen)
+	t.Logf("simulation: %d seeds from %d, %d operations, %.1f %% unknown, %d decided before their turn, %d records taken from feeds, %d faults (%s), read side: %s, %d violations, %.0f s",
 		run, from, operations, 100*float64(unknowns)/float64(max(operations, 1)), early, taken, total,
-		strings.Join(counts, ", "), violations, time.Since(began).Seconds())
+		counts, steps, violations, time.Since(began).Seconds())
 	if run >= mustHappen && violations == 0 && len(kinds) < 20 {
 		t.Errorf("only %d kinds of faults happened: %v", len(kinds), kinds)
+	}
+	const stepsOfViews = 10
+	if run >= mustHappen && violations == 0 && len(seen) < stepsOfViews {
+		t.Errorf("only this happened on the read side: %s", steps)
 	}
 	if run >= mustHappen && early == 0 {
 		t.Error("no command was decided before its turn")
 	}
+}
+
+// counted lists how often each kind happened, and adds them up.
+func counted(kinds map[string]int) (list string, total int) {
+	var counts []string
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		counts = append(counts, fmt.Sprintf("%s %d", kind, kinds[kind]))
+		total += kinds[kind]
+	}
+	return strings.Join(counts, ", "), total
 }
 
 func report(t *testing.T, w *world) {

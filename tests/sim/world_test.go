@@ -49,8 +49,9 @@ type worker struct {
 	frozen bool
 	// has are the partitions assigned to it.
 	has [parts]bool
-	// tails are the consumers of its feeds.
+	// tails are the consumers of its feeds, side is its read side, nil in seeds without one.
 	tails []*tail
+	side  *sideOf
 }
 
 // world is one simulation.
@@ -87,6 +88,8 @@ type world struct {
 	lag   *rand.Rand
 	tails []*tail
 	taken int
+	// views is the read side, nil in seeds without one.
+	views *views
 
 	mu sync.Mutex
 	// finished are answers that the scheduler has not handled yet.
@@ -137,6 +140,9 @@ func simulate(t *testing.T, seed uint64) *world {
 	}
 	w.troubled = seed%troubledOf == troubledSeed
 	w.flooded = w.troubled && seed/troubledOf%floodedOf == 1
+	if seed%viewedOf == viewedSeed {
+		w.openViews(t)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w.ctx = context.WithoutCancel(t.Context())
 		w.log = simlog.New(simlog.Options{Manual: true, ManualAssignments: true, Clock: w.clock})
@@ -152,6 +158,7 @@ func simulate(t *testing.T, seed uint64) *world {
 			synctest.Wait()
 			w.takeIn(t)
 			w.pull()
+			w.look()
 		}
 		w.heal(t)
 	})
@@ -193,9 +200,15 @@ func (w *world) start(t *testing.T, i int, store *memstore.Store) {
 		name: name, client: c, m: m, router: m.Router(), store: store, saved: store.Clone(), stop: stop,
 		ended: make(chan struct{}),
 	}
+	if w.views != nil {
+		w.startViews(ctx, i, born)
+	}
 	go func() { // ended by stop, in crash or heal
 		defer close(born.ended)
 		_ = m.Run(ctx)
+		if born.side != nil {
+			<-born.side.ended
+		}
 	}()
 	w.workers[i] = born
 	w.tailAll(born)
@@ -567,6 +580,7 @@ func (w *world) heal(t *testing.T) {
 	w.repeatAll(t)
 	w.compareStore(t)
 	w.compareTails()
+	w.compareViews(t)
 	w.compareEffects()
 	w.compareAlarms()
 	if w.links != nil {
