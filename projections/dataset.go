@@ -144,9 +144,13 @@ func (d *dataset) apply(r *mapping.Record, entityType string, offset int64) erro
 	if err != nil {
 		return err
 	}
-	if e.parked != nil {
+	switch {
+	case e.parked != nil:
 		e.parked.Behind++
 		e.parkedNow = true
+		return nil
+	case d.skips(offset):
+		d.position.skipped++
 		return nil
 	}
 	d.present, d.undo = e, d.undo[:0]
@@ -384,9 +388,7 @@ func (d *dataset) flush(batch materializer.Batch) error {
 			}
 		}
 		if e.parkedNow {
-			d.key = d.ParkedKey(d.key[:0], e.id)
-			d.value = e.parked.append(d.value[:0])
-			if err := batch.Put(d.key, d.value); err != nil {
+			if err := d.flushParked(batch, e); err != nil {
 				return err
 			}
 		}

@@ -124,6 +124,81 @@ func TestRecordsThatCannotBeFolded(t *testing.T) {
 	}
 }
 
+// TestASkippedRecord: an entity whose record is left out goes on with the later ones, with the rows
+// that a build has which leaves the record out from the beginning. A dataset that has stopped at it
+// is built again.
+func TestASkippedRecord(t *testing.T) {
+	for _, onError := range []string{"park-key", "stop"} {
+		t.Run(onError, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fixture) {
+				orders := f.ordersView(onError, 1, 3)
+				f.start(orders)
+				f.event("order/1", "OrderPlaced", placed("a", 5))
+				bad := f.event("order/1", "OrderPlaced", placed("b", 0))
+				f.event("order/1", "OrderShipped", nil)
+				f.event("order/2", "OrderPlaced", placed("a", 5))
+				f.settle()
+				skipping := *orders
+				skipping.Skips = []projections.Skip{{Offset: bad}, {Partition: 3, Offset: bad + 1}}
+				check := func() {
+					t.Helper()
+					f.settle()
+					s := f.statusOf(ordersDataset)
+					if s.State != projections.Live || s.Position != f.end() || s.Parked != 0 || s.Skipped != 1 || s.Rows != 2 {
+						t.Errorf("%+v, the log ends at %d", s, f.end())
+					}
+					f.same(&skipping)
+				}
+				f.engine.Define([]*projections.View{&skipping})
+				check()
+				f.event("order/1", "OrderDeleted", nil)
+				f.event("order/1", "OrderPlaced", placed("c", 10))
+				check()
+				f.stop()
+				f.views = memstore.New()
+				f.start(&skipping)
+				check()
+			})
+		})
+	}
+}
+
+// TestAPausedDataset: nothing is folded into it, it says so, its rows are returned as they are, and
+// it goes on where it was.
+func TestAPausedDataset(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fixture) {
+		orders := f.ordersView("park-key", 1)
+		f.start(orders)
+		f.event("order/1", "OrderPlaced", placed("a", 5))
+		f.settle()
+		at := f.end()
+		paused := *orders
+		paused.Paused = true
+		f.engine.Define([]*projections.View{&paused})
+		f.event("order/2", "OrderPlaced", placed("a", 5))
+		f.settle()
+		s := f.statusOf(ordersDataset)
+		if s.State != projections.Paused || s.Position != at || s.Lag() != 1 || !strings.Contains(s.LastError, "resume") {
+			t.Errorf("%+v", s)
+		}
+		snapshot, err := f.open(projections.Ask{Dataset: ordersDataset})
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, _, err := snapshot.Get([]byte(text("1")))
+		if err := errors.Join(err, snapshot.Close()); err != nil || row == nil {
+			t.Errorf("the row is %q, %v", row, err)
+		}
+		f.same(&paused)
+		f.engine.Define([]*projections.View{orders})
+		f.settle()
+		if s := f.statusOf(ordersDataset); s.State != projections.Live || s.Rows != 2 {
+			t.Errorf("%+v", s)
+		}
+		f.same(orders)
+	})
+}
+
 // TestARestoredSnapshot: where a repair has kept the snapshot of events that the log has lost, the
 // entity is parked unless the definition has a clause for it.
 func TestARestoredSnapshot(t *testing.T) {

@@ -42,6 +42,8 @@ type partition struct {
 	datasets map[uint32]*dataset
 	// fronts are sorted by position.
 	fronts []*front
+	// replays are the datasets of which entities are folded again.
+	replays []*replay
 
 	mu sync.Mutex
 	// shown is what callers see of the datasets; moved is closed when it changes, if a caller waits.
@@ -189,7 +191,8 @@ func (p *partition) turn(ctx context.Context) (worked bool, err error) {
 		}
 		worked = worked || did
 	}
-	return worked, nil
+	did, err := p.replay(ctx)
+	return worked || did, err
 }
 
 // comesTo reports whether the hindmost front reaches another one without reading the log.
@@ -227,8 +230,12 @@ func (p *partition) load() error {
 		was := before[number]
 		d.joined = was != nil && was.joined && was.plan.hash == plan.hash
 		p.datasets[number] = d
-		if !d.position.stopped {
-			p.place(d)
+		if d.position.stopped || plan.paused {
+			continue
+		}
+		p.place(d)
+		if err := p.beginReplay(d); err != nil {
+			return &storeError{err}
 		}
 	}
 	p.showAll()
@@ -288,6 +295,9 @@ func (p *partition) open(plan *plan, stored bool) (*dataset, error) {
 		why, err := d.read()
 		if err != nil {
 			return nil, err
+		}
+		if why == "" && d.position.stopped && d.skips(d.position.failed.Offset) {
+			why = "they stopped at a record that is left out now"
 		}
 		if why == "" {
 			if err := p.reconcile(d); err != nil {
@@ -443,5 +453,8 @@ func (p *partition) close() {
 	for _, f := range p.fronts {
 		f.consumer.Close()
 	}
-	p.fronts = nil
+	for _, r := range p.replays {
+		r.consumer.Close()
+	}
+	p.fronts, p.replays = nil, nil
 }

@@ -275,6 +275,8 @@ type Parked struct {
 	Text   string
 	// Behind is how many records of the entity came later.
 	Behind uint64
+	// Stopped: the record has stopped the dataset, and not parked the entity.
+	Stopped bool
 }
 
 func (p *Parked) append(buf []byte) []byte {

@@ -94,6 +94,9 @@ func (d *dataset) take(r *mapping.Record, entityType string, offset int64) error
 	if r.Kind != mapping.OfSnapshot || d.plan.projection.Sources[r.Source].Snapshot != nil {
 		return d.apply(r, entityType, offset)
 	}
+	if d.skips(offset) {
+		return d.apply(r, entityType, offset)
+	}
 	e, err := d.entity(r)
 	if err == nil && e.parked == nil {
 		d.fail(e, failure{Offset: offset, Entity: entityType + "/" + r.Entity, Text: errRestored.Error()})

@@ -24,7 +24,8 @@ const (
 	Building
 	// Live: it follows the image.
 	Live
-	// Paused: it was built, and the worker does not keep the image current now.
+	// Paused: it was built, and an operator has paused it, or the worker does not keep the image
+	// current now.
 	Paused
 	// Stopped: an error keeps it from going on.
 	Stopped
@@ -206,14 +207,18 @@ func (p *partition) state(s *shown) State {
 		return Unsupported
 	case p.failed != nil || s.position.stopped:
 		return Stopped
-	case !s.position.built || !s.joined:
+	case !s.position.built || !s.joined && !s.plan.paused:
 		return Building
+	case s.plan.paused:
+		return Paused
 	case p.replica.Role() == materializer.NoRole:
 		return Paused
 	default:
 		return Live
 	}
 }
+
+var errPaused = errors.New("an operator has paused it: resume it with `millrace projection resume`")
 
 // cause says why a dataset is in its state. The lock is held.
 func (p *partition) cause(s *shown) error {
@@ -224,6 +229,8 @@ func (p *partition) cause(s *shown) error {
 		return p.failed
 	case s.position.stopped:
 		return errors.New(s.position.failed.String())
+	case s.plan.paused:
+		return errPaused
 	default:
 		return nil
 	}

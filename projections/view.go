@@ -22,6 +22,18 @@ type View struct {
 	Indexes, Aggregates []uint16
 	// Live: it is promoted, or kept because it was.
 	Live bool
+	// Paused: nothing is folded into its rows for now. Skips are the records that are left out of
+	// them. Both are the same in all views of a dataset.
+	Paused bool
+	Skips  []Skip
+}
+
+// Skip is a record that is left out of the rows of a dataset: an operator has decided so after it
+// could not be folded. Where the rows have gone past it already, the entity is folded again from
+// behind it.
+type Skip struct {
+	Partition int32
+	Offset    int64
 }
 
 func (v *View) name() string {
@@ -78,6 +90,9 @@ type plan struct {
 	// indexes of watched queries, as places in parts.
 	resume  time.Duration
 	watched []int
+	// paused: nothing is folded. skips are the records that are left out.
+	paused bool
+	skips  map[Skip]bool
 }
 
 // part is an index or an aggregate of a dataset.
@@ -139,7 +154,10 @@ func planned(views []*View, before *plans, compile func(*definition.Projection) 
 		if p == nil {
 			p = &plan{
 				dataset: v.Dataset, hash: v.Projection.FoldHash(), fold: f.fold, projection: v.Projection,
-				sources: map[string]int{},
+				sources: map[string]int{}, paused: v.Paused, skips: map[Skip]bool{},
+			}
+			for _, s := range v.Skips {
+				p.skips[s] = true
 			}
 			for i, s := range v.Projection.Sources {
 				p.sources[s.Entity.Name] = i

@@ -157,6 +157,8 @@ const (
 	// Before: an entry of the log of changes says where the row was, too, so that a watch learns that
 	// it has left.
 	Before = "before"
+	// Skipped: a record that an operator leaves out is not folded, wherever the rows stand.
+	Skipped = "skipped"
 	// Waited: a wait for a position is over when the consumer is there, not when a record was applied.
 	Waited = "waited"
 	// TypeHeader: a record of an event or a value has its type as a text header (ADR 29).
@@ -250,6 +252,7 @@ func Lines() []string {
 		Position,
 		Ahead,
 		Cursor,
+		Skipped,
 		Waited,
 		Before,
 		Chosen,
