@@ -20,6 +20,11 @@ const (
 	definitionsPromote  = definitionsv1.DefinitionsService_Promote_FullMethodName
 	definitionsRollback = definitionsv1.DefinitionsService_Rollback_FullMethodName
 	definitionsDrop     = definitionsv1.DefinitionsService_Drop_FullMethodName
+	definitionsRebuild  = definitionsv1.DefinitionsService_Rebuild_FullMethodName
+	definitionsEnd      = definitionsv1.DefinitionsService_EndRebuild_FullMethodName
+	definitionsPause    = definitionsv1.DefinitionsService_Pause_FullMethodName
+	definitionsResume   = definitionsv1.DefinitionsService_Resume_FullMethodName
+	definitionsSkip     = definitionsv1.DefinitionsService_Skip_FullMethodName
 	blobPut             = definitionsv1.BlobService_Put_FullMethodName
 	blobGet             = definitionsv1.BlobService_Get_FullMethodName
 )
@@ -157,6 +162,87 @@ func (d *Definitions) Drop(ctx context.Context, id ID) error {
 	return d.change(ctx, definitionsDrop, &definitionsv1.DropRequest{
 		App: EntityID, Kind: id.kind(), Name: id.Name, Version: version, Reason: "by an operator",
 	}, &definitionsv1.DropResponse{})
+}
+
+// Rebuild builds the rows of a version again, and changes over when they are complete. Queries
+// read the present rows until then. Without a version it is the one in force or, without one, the
+// newest; it is returned, and whether the rows were being built again already.
+func (d *Definitions) Rebuild(ctx context.Context, id ID) (version string, unchanged bool, err error) {
+	reply := &definitionsv1.RebuildResponse{}
+	err = d.operate(ctx, id, definitionsRebuild, reply, func(v *definitionsv1.Version) proto.Message {
+		return &definitionsv1.RebuildRequest{App: EntityID, Kind: id.kind(), Name: id.Name, Version: v}
+	})
+	return VersionText(reply.GetVersion()), reply.GetUnchanged(), err
+}
+
+// Pause has nothing folded into the rows of a version until Resume. Queries read them as they are.
+// Without a version it is as with Rebuild.
+func (d *Definitions) Pause(ctx context.Context, id ID) (version string, unchanged bool, err error) {
+	reply := &definitionsv1.PauseResponse{}
+	err = d.operate(ctx, id, definitionsPause, reply, func(v *definitionsv1.Version) proto.Message {
+		return &definitionsv1.PauseRequest{App: EntityID, Kind: id.kind(), Name: id.Name, Version: v}
+	})
+	return VersionText(reply.GetVersion()), reply.GetUnchanged(), err
+}
+
+// Resume ends a pause. Without a version it is as with Rebuild.
+func (d *Definitions) Resume(ctx context.Context, id ID) (version string, unchanged bool, err error) {
+	reply := &definitionsv1.ResumeResponse{}
+	err = d.operate(ctx, id, definitionsResume, reply, func(v *definitionsv1.Version) proto.Message {
+		return &definitionsv1.ResumeRequest{App: EntityID, Kind: id.kind(), Name: id.Name, Version: v}
+	})
+	return VersionText(reply.GetVersion()), reply.GetUnchanged(), err
+}
+
+// LeaveOut leaves a record that could not be folded out of the rows of a version, on all workers:
+// that of a partition, an offset, and an entity (type/id), as it was seen in a dataset. Without a
+// version it is as with Rebuild.
+func (d *Definitions) LeaveOut(ctx context.Context, id ID, dataset uint32, partition int32, offset int64, entity string,
+) (version string, unchanged bool, err error) {
+	reply := &definitionsv1.SkipResponse{}
+	err = d.operate(ctx, id, definitionsSkip, reply, func(v *definitionsv1.Version) proto.Message {
+		return &definitionsv1.SkipRequest{
+			App: EntityID, Kind: id.kind(), Name: id.Name, Version: v, Dataset: dataset,
+			Skip: &definitionsv1.Skip{Partition: partition, Offset: offset, Entity: entity},
+		}
+	})
+	return VersionText(reply.GetVersion()), reply.GetUnchanged(), err
+}
+
+// operate sends a command about the rows of a version.
+func (d *Definitions) operate(
+	ctx context.Context, id ID, method string, reply proto.Message, request func(*definitionsv1.Version) proto.Message,
+) error {
+	version, err := id.version()
+	if err != nil {
+		return err
+	}
+	return d.change(ctx, method, request(version), reply)
+}
+
+// Rows returns a version as this process knows it, asked of the entity: the one that is named or,
+// without a version, the one in force or the newest.
+func (d *Definitions) Rows(ctx context.Context, id ID) (*View, error) {
+	version, err := id.version()
+	if err != nil {
+		return nil, err
+	}
+	r, err := d.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live := chosen(find(r.state, id.kind(), id.Name), version)
+	for _, v := range r.Views {
+		if live != nil && v.Name == id.Name && compareVersions(v.version, live.GetApplied().GetVersion()) == 0 {
+			return v, nil
+		}
+	}
+	if live != nil {
+		return nil, refused(codes.FailedPrecondition, "%s version %s is not supported by this process: ask a newer worker",
+			id.Name, VersionText(live.GetApplied().GetVersion()))
+	}
+	return nil, refused(codes.NotFound, "%s is not applied; see `millrace definitions`",
+		strings.TrimSpace(id.Name+" "+id.Version))
 }
 
 // change sends a command, and makes its effect known in this process.

@@ -40,11 +40,21 @@ func Services() []*sdk.Service {
 			sdk.Handle(definitionsv1.DefinitionsService_Promote_FullMethodName, (*app).promote),
 			sdk.Handle(definitionsv1.DefinitionsService_Rollback_FullMethodName, (*app).rollback),
 			sdk.Handle(definitionsv1.DefinitionsService_Drop_FullMethodName, (*app).drop),
+			sdk.Handle(definitionsv1.DefinitionsService_Rebuild_FullMethodName, (*app).rebuild),
+			sdk.Handle(definitionsv1.DefinitionsService_EndRebuild_FullMethodName, (*app).endRebuild),
+			sdk.Handle(definitionsv1.DefinitionsService_Pause_FullMethodName, (*app).pause),
+			sdk.Handle(definitionsv1.DefinitionsService_Resume_FullMethodName, (*app).resume),
+			sdk.Handle(definitionsv1.DefinitionsService_Skip_FullMethodName, (*app).skip),
 			sdk.On((*app).applied),
 			sdk.On((*app).promoted),
 			sdk.On((*app).rolledBack),
 			sdk.On((*app).dropped),
 			sdk.On((*app).pageKeyChosen),
+			sdk.On((*app).rebuildBegan),
+			sdk.On((*app).rebuilt),
+			sdk.On((*app).paused),
+			sdk.On((*app).resumed),
+			sdk.On((*app).skipped),
 			sdk.SnapshotEvery(100, (*app).snapshot, (*app).restore),
 		),
 		sdk.Value(BlobType,
@@ -54,7 +64,8 @@ func Services() []*sdk.Service {
 	}
 }
 
-// app is the entity `_definitions/app`. Its handlers decide; state.go has what events do.
+// app is the entity `_definitions/app`. Its handlers decide; state.go has what events do, and
+// operate.go what operators decide about rows.
 type app struct {
 	id    string
 	state *definitionsv1.State

@@ -112,13 +112,30 @@ func step(t *rapid.T, h *history) {
 	name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name")
 	v := version(rapid.Int32Range(1, 4).Draw(t, "number"), rapid.Int32Range(0, 2).Draw(t, "dev"))
 	const kind = "Projection"
-	switch rapid.IntRange(0, 6).Draw(t, "command") {
+	switch rapid.IntRange(0, 10).Draw(t, "command") {
 	case 0:
 		h.send("Promote", &definitionsv1.PromoteRequest{App: definitions.EntityID, Kind: kind, Name: name, Version: v})
 	case 1:
 		h.send("Rollback", &definitionsv1.RollbackRequest{App: definitions.EntityID, Kind: kind, Name: name})
 	case 2:
 		h.send("Drop", &definitionsv1.DropRequest{App: definitions.EntityID, Kind: kind, Name: name, Version: v})
+	case 3:
+		h.send("Rebuild", &definitionsv1.RebuildRequest{App: definitions.EntityID, Kind: kind, Name: name})
+	case 4:
+		h.send("EndRebuild", &definitionsv1.EndRebuildRequest{
+			App: definitions.EntityID, Dataset: rapid.Uint32Range(1, 8).Draw(t, "dataset"),
+		})
+	case 5:
+		if rapid.Bool().Draw(t, "pause") {
+			h.send("Pause", &definitionsv1.PauseRequest{App: definitions.EntityID, Kind: kind, Name: name})
+			return
+		}
+		h.send("Resume", &definitionsv1.ResumeRequest{App: definitions.EntityID, Kind: kind, Name: name})
+	case 6:
+		h.send("Skip", &definitionsv1.SkipRequest{
+			App: definitions.EntityID, Kind: kind, Name: name, Dataset: rapid.Uint32Range(1, 8).Draw(t, "dataset"),
+			Skip: &definitionsv1.Skip{Offset: 3, Entity: "order/1"},
+		})
 	default:
 		content := fmt.Sprint(rapid.IntRange(0, 9).Draw(t, "content"))
 		d := draft(v.GetNumber(), content, rapid.SampledFrom([]string{"x", "y"}).Draw(t, "fold"))
@@ -191,6 +208,38 @@ func TestGoldenBytes(t *testing.T) {
 			&definitionsv1.Dropped{
 				Kind: "Projection", Name: "orders", Version: version(4, 0), Reason: "r", At: stamp, By: "ann",
 			}, &definitionsv1.Dropped{}, "0a0a50726f6a656374696f6e12066f72646572731a0208042201722a0608c0cab5d8063203616e6e",
+		},
+		{
+			&definitionsv1.RebuildBegan{
+				Kind: "Projection", Name: "orders", Version: version(4, 0), Dataset: 7, Next: 8, At: stamp, By: "ann",
+			}, &definitionsv1.RebuildBegan{},
+			"0a0a50726f6a656374696f6e12066f72646572731a02080420072808320608c0cab5d8063a03616e6e",
+		},
+		{
+			&definitionsv1.Rebuilt{
+				Kind: "Projection", Name: "orders", Version: version(4, 0), Dataset: 7, Next: 8, At: stamp, By: "ann",
+			}, &definitionsv1.Rebuilt{},
+			"0a0a50726f6a656374696f6e12066f72646572731a02080420072808320608c0cab5d8063a03616e6e",
+		},
+		{
+			&definitionsv1.Paused{Kind: "Projection", Name: "orders", Version: version(4, 0), Dataset: 7, At: stamp, By: "ann"},
+			&definitionsv1.Paused{}, "0a0a50726f6a656374696f6e12066f72646572731a02080420072a0608c0cab5d8063203616e6e",
+		},
+		{
+			&definitionsv1.Resumed{Kind: "Projection", Name: "orders", Version: version(4, 0), Dataset: 7, At: stamp, By: "ann"},
+			&definitionsv1.Resumed{}, "0a0a50726f6a656374696f6e12066f72646572731a02080420072a0608c0cab5d8063203616e6e",
+		},
+		{
+			&definitionsv1.Skipped{
+				Kind: "Projection", Name: "orders", Version: version(4, 0), Dataset: 7, At: stamp, By: "ann",
+				Skip: &definitionsv1.Skip{Partition: 2, Offset: 9, Entity: "o/1"},
+			}, &definitionsv1.Skipped{},
+			"0a0a50726f6a656374696f6e12066f72646572731a02080420072a09080210091a036f2f31320608c0cab5d8063a03616e6e",
+		},
+		{
+			&definitionsv1.Dataset{
+				Dataset: 7, NextIndex: 4, NextAggregate: 2, Rebuild: 8, Paused: true, Skips: []*definitionsv1.Skip{{Offset: 9}},
+			}, &definitionsv1.Dataset{}, "0807100418022008280132021009",
 		},
 		{&definitionsv1.PageKeyChosen{Key: []byte{1, 2}}, &definitionsv1.PageKeyChosen{}, "0a020102"},
 		{&definitionsv1.Blob{Content: []byte{1, 2}}, &definitionsv1.Blob{}, "0a020102"},

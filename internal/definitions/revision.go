@@ -32,6 +32,9 @@ type Revision struct {
 	// Views are the versions of projections that are not dropped, by name and in the order in which
 	// they were applied.
 	Views []*View
+	// Rebuilding are versions whose rows are built again, with the dataset that is to take the place
+	// of the present one.
+	Rebuilding []*View
 	// Definitions are those that files are checked against: of each name the version in force or,
 	// without one, the newest.
 	Definitions []definition.Definition
@@ -59,6 +62,9 @@ type View struct {
 	// Projection.Aggregates.
 	Indexes, Aggregates []uint16
 	Stage               Stage
+	// Paused: nothing is folded into the rows. Skips are the records that are left out of them.
+	Paused bool
+	Skips  []*definitionsv1.Skip
 
 	version *definitionsv1.Version
 }
@@ -293,7 +299,7 @@ func (r *Revision) add(c *compiler, def *definitionsv1.Definition) {
 			continue
 		}
 		if p, ok := now.definition.(*definition.Projection); ok {
-			r.Views = append(r.Views, viewOf(p, live))
+			r.addView(viewOf(p, live))
 		}
 		if promotedOf(def) == nil || live.GetStage() == Promoted {
 			inForce = now.definition
@@ -301,6 +307,18 @@ func (r *Revision) add(c *compiler, def *definitionsv1.Definition) {
 	}
 	if inForce != nil {
 		r.Definitions = append(r.Definitions, inForce)
+	}
+}
+
+// addView enters a version of a projection, and the rows that are built in place of its rows.
+func (r *Revision) addView(v *View) {
+	d := datasetOf(r.state, v.Dataset)
+	v.Paused, v.Skips = d.GetPaused(), d.GetSkips()
+	r.Views = append(r.Views, v)
+	if next := d.GetRebuild(); next != 0 {
+		again := *v
+		again.Dataset, again.Stage = next, Building
+		r.Rebuilding = append(r.Rebuilding, &again)
 	}
 }
 

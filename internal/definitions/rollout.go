@@ -65,9 +65,43 @@ func (d *Definitions) decide(ctx context.Context, r *Revision) {
 			return
 		}
 	}
+	if d.endRebuilds(ctx, r, progress) {
+		return
+	}
 	d.mu.Lock()
 	d.progress = progress
 	d.mu.Unlock()
+}
+
+// endRebuilds changes over to rows that were built again and are complete in all versions that
+// share them. It reports whether it did, and enters why others are not.
+func (d *Definitions) endRebuilds(ctx context.Context, r *Revision, progress map[string]string) bool {
+	waiting := map[uint32]bool{}
+	for _, v := range r.Rebuilding {
+		if d.options.Ready == nil {
+			return false
+		}
+		if ready, why := d.options.Ready(ctx, v); !ready {
+			waiting[v.Dataset] = true
+			progress["Projection "+v.Name+" "+v.Version] = "its rows are built again: " + why
+		}
+	}
+	for _, v := range r.Rebuilding {
+		if waiting[v.Dataset] {
+			continue
+		}
+		present := slices.IndexFunc(r.Views, func(o *View) bool { return o.Name == v.Name && o.Version == v.Version })
+		err := d.change(ctx, definitionsEnd, &definitionsv1.EndRebuildRequest{
+			App: EntityID, Dataset: r.Views[present].Dataset, Expected: r.Number,
+		}, &definitionsv1.EndRebuildResponse{})
+		if err == nil {
+			d.options.Logger.Info("rows were built again and have taken the place of those before", "name", v.Name)
+			return true
+		}
+		d.options.Logger.Info("rows were built again and could not take their place: it is tried again", "name", v.Name,
+			"err", err)
+	}
+	return false
 }
 
 func nameOf(v *definitionsv1.Live) string {

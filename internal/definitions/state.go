@@ -222,9 +222,7 @@ func (a *app) use(e *definitionsv1.Applied) {
 	if d == nil {
 		d = &definitionsv1.Dataset{Dataset: e.GetDataset(), NextIndex: 1, NextAggregate: 1}
 		s.Datasets = append(s.GetDatasets(), d)
-		slices.SortFunc(s.GetDatasets(), func(x, y *definitionsv1.Dataset) int {
-			return cmp.Compare(x.GetDataset(), y.GetDataset())
-		})
+		sortDatasets(s)
 	}
 	for _, n := range e.GetIndexes() {
 		d.NextIndex = max(d.GetNextIndex(), n.GetNumber()+1)
@@ -232,6 +230,12 @@ func (a *app) use(e *definitionsv1.Applied) {
 	for _, n := range e.GetAggregates() {
 		d.NextAggregate = max(d.GetNextAggregate(), n.GetNumber()+1)
 	}
+}
+
+func sortDatasets(s *definitionsv1.State) {
+	slices.SortFunc(s.GetDatasets(), func(x, y *definitionsv1.Dataset) int {
+		return cmp.Compare(x.GetDataset(), y.GetDataset())
+	})
 }
 
 func (a *app) promoted(e *definitionsv1.Promoted) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -233,12 +234,12 @@ func (r *readSide) define(revision *definitions.Revision) {
 	if revision.Number == 0 { // nothing is known yet: rows that are there may be needed
 		return
 	}
-	views := make([]*projections.View, len(revision.Views))
+	views := make([]*projections.View, 0, len(revision.Views)+len(revision.Rebuilding))
+	for _, v := range slices.Concat(revision.Views, revision.Rebuilding) {
+		views = append(views, rowsOf(v))
+	}
 	asked := make([]*query.View, len(revision.Views))
 	for i, v := range revision.Views {
-		views[i] = &projections.View{
-			Projection: v.Projection, Dataset: v.Dataset, Indexes: v.Indexes, Aggregates: v.Aggregates, Live: v.Live(),
-		}
 		asked[i] = &query.View{
 			Projection: v.Projection, Version: v.Version, Dataset: v.Dataset, Indexes: v.Indexes, Aggregates: v.Aggregates,
 			Promoted: v.Stage == definitions.Promoted, Kept: v.Stage == definitions.Kept,
@@ -255,6 +256,18 @@ func (r *readSide) define(revision *definitions.Revision) {
 		r.node.logger.Error("the queries of the definitions are not served as they are defined now",
 			"revision", revision.Number, observe.Error, err)
 	}
+}
+
+// rowsOf is what the engine is told of a version.
+func rowsOf(v *definitions.View) *projections.View {
+	rows := &projections.View{
+		Projection: v.Projection, Dataset: v.Dataset, Indexes: v.Indexes, Aggregates: v.Aggregates, Live: v.Live(),
+		Paused: v.Paused,
+	}
+	for _, s := range v.Skips {
+		rows.Skips = append(rows.Skips, projections.Skip{Partition: s.GetPartition(), Offset: s.GetOffset()})
+	}
+	return rows
 }
 
 // progress says how far a version is that is not promoted.

@@ -942,6 +942,517 @@ func (x *Dropped) GetBy() string {
 	return ""
 }
 
+// RebuildBegan is the event of rows that are built again: dataset next takes the place of dataset
+// when it is complete. Versions that share their rows are all meant.
+type RebuildBegan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       *Version               `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Dataset       uint32                 `protobuf:"varint,4,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	Next          uint32                 `protobuf:"varint,5,opt,name=next,proto3" json:"next,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=at,proto3" json:"at,omitempty"`
+	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildBegan) Reset() {
+	*x = RebuildBegan{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildBegan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildBegan) ProtoMessage() {}
+
+func (x *RebuildBegan) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildBegan.ProtoReflect.Descriptor instead.
+func (*RebuildBegan) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RebuildBegan) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RebuildBegan) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RebuildBegan) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *RebuildBegan) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+func (x *RebuildBegan) GetNext() uint32 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *RebuildBegan) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *RebuildBegan) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// Rebuilt is the event of rows that have taken the place of others.
+type Rebuilt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       *Version               `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Dataset       uint32                 `protobuf:"varint,4,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	Next          uint32                 `protobuf:"varint,5,opt,name=next,proto3" json:"next,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=at,proto3" json:"at,omitempty"`
+	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rebuilt) Reset() {
+	*x = Rebuilt{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rebuilt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rebuilt) ProtoMessage() {}
+
+func (x *Rebuilt) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rebuilt.ProtoReflect.Descriptor instead.
+func (*Rebuilt) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Rebuilt) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Rebuilt) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Rebuilt) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *Rebuilt) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+func (x *Rebuilt) GetNext() uint32 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *Rebuilt) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Rebuilt) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// Paused is the event of rows into which nothing is folded.
+type Paused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       *Version               `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Dataset       uint32                 `protobuf:"varint,4,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	By            string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Paused) Reset() {
+	*x = Paused{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Paused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Paused) ProtoMessage() {}
+
+func (x *Paused) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Paused.ProtoReflect.Descriptor instead.
+func (*Paused) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Paused) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Paused) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Paused) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *Paused) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+func (x *Paused) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Paused) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// Resumed is the event of the end of a pause.
+type Resumed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       *Version               `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Dataset       uint32                 `protobuf:"varint,4,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at,proto3" json:"at,omitempty"`
+	By            string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Resumed) Reset() {
+	*x = Resumed{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Resumed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Resumed) ProtoMessage() {}
+
+func (x *Resumed) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Resumed.ProtoReflect.Descriptor instead.
+func (*Resumed) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Resumed) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Resumed) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Resumed) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *Resumed) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+func (x *Resumed) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Resumed) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// Skipped is the event of a record that is left out of rows.
+type Skipped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Version       *Version               `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Dataset       uint32                 `protobuf:"varint,4,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	Skip          *Skip                  `protobuf:"bytes,5,opt,name=skip,proto3" json:"skip,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=at,proto3" json:"at,omitempty"`
+	By            string                 `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Skipped) Reset() {
+	*x = Skipped{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Skipped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Skipped) ProtoMessage() {}
+
+func (x *Skipped) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
+func (*Skipped) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Skipped) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Skipped) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Skipped) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *Skipped) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+func (x *Skipped) GetSkip() *Skip {
+	if x != nil {
+		return x.Skip
+	}
+	return nil
+}
+
+func (x *Skipped) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Skipped) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// Skip is a record that is left out of rows, and the entity (type/id) that it is of.
+type Skip struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Entity        string                 `protobuf:"bytes,3,opt,name=entity,proto3" json:"entity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Skip) Reset() {
+	*x = Skip{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Skip) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Skip) ProtoMessage() {}
+
+func (x *Skip) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Skip.ProtoReflect.Descriptor instead.
+func (*Skip) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Skip) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Skip) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Skip) GetEntity() string {
+	if x != nil {
+		return x.Entity
+	}
+	return ""
+}
+
 // PageKeyChosen is the event of the key that page tokens are sealed with. It is the first event.
 type PageKeyChosen struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -952,7 +1463,7 @@ type PageKeyChosen struct {
 
 func (x *PageKeyChosen) Reset() {
 	*x = PageKeyChosen{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[9]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1475,7 @@ func (x *PageKeyChosen) String() string {
 func (*PageKeyChosen) ProtoMessage() {}
 
 func (x *PageKeyChosen) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[9]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1488,7 @@ func (x *PageKeyChosen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PageKeyChosen.ProtoReflect.Descriptor instead.
 func (*PageKeyChosen) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{9}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PageKeyChosen) GetKey() []byte {
@@ -1004,7 +1515,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[10]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1527,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[10]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1540,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{10}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Live) GetApplied() *Applied {
@@ -1082,7 +1593,7 @@ type Definition struct {
 
 func (x *Definition) Reset() {
 	*x = Definition{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[11]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1605,7 @@ func (x *Definition) String() string {
 func (*Definition) ProtoMessage() {}
 
 func (x *Definition) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[11]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1618,7 @@ func (x *Definition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Definition.ProtoReflect.Descriptor instead.
 func (*Definition) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{11}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Definition) GetKind() string {
@@ -1155,7 +1666,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[12]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1678,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[12]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1691,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{12}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Change) GetRevision() int64 {
@@ -1252,7 +1763,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[13]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1775,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[13]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1788,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{13}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *State) GetRevision() int64 {
@@ -1322,19 +1833,25 @@ func (x *State) GetHistory() []*Change {
 	return nil
 }
 
-// Dataset has the numbers that are not given to an index or aggregate of it yet.
+// Dataset has the numbers that are not given to an index or aggregate of it yet, and what operators
+// have decided about its rows.
 type Dataset struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Dataset       uint32                 `protobuf:"varint,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
 	NextIndex     uint32                 `protobuf:"varint,2,opt,name=next_index,json=nextIndex,proto3" json:"next_index,omitempty"`
 	NextAggregate uint32                 `protobuf:"varint,3,opt,name=next_aggregate,json=nextAggregate,proto3" json:"next_aggregate,omitempty"`
+	// The dataset that is built to take its place; 0: none.
+	Rebuild uint32 `protobuf:"varint,4,opt,name=rebuild,proto3" json:"rebuild,omitempty"`
+	Paused  bool   `protobuf:"varint,5,opt,name=paused,proto3" json:"paused,omitempty"`
+	// In the order in which they were decided.
+	Skips         []*Skip `protobuf:"bytes,6,rep,name=skips,proto3" json:"skips,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Dataset) Reset() {
 	*x = Dataset{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[14]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1863,7 @@ func (x *Dataset) String() string {
 func (*Dataset) ProtoMessage() {}
 
 func (x *Dataset) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[14]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1876,7 @@ func (x *Dataset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dataset.ProtoReflect.Descriptor instead.
 func (*Dataset) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{14}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Dataset) GetDataset() uint32 {
@@ -1383,6 +1900,27 @@ func (x *Dataset) GetNextAggregate() uint32 {
 	return 0
 }
 
+func (x *Dataset) GetRebuild() uint32 {
+	if x != nil {
+		return x.Rebuild
+	}
+	return 0
+}
+
+func (x *Dataset) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Dataset) GetSkips() []*Skip {
+	if x != nil {
+		return x.Skips
+	}
+	return nil
+}
+
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Always "app".
@@ -1402,7 +1940,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[15]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1952,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[15]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1965,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{15}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ApplyRequest) GetApp() string {
@@ -1483,7 +2021,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[16]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +2033,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[16]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +2046,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{16}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ApplyResponse) GetRevision() int64 {
@@ -1543,7 +2081,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[17]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +2093,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[17]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +2106,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{17}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Outcome) GetKind() string {
@@ -1629,7 +2167,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[18]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +2179,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[18]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +2192,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{18}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DescribeRequest) GetApp() string {
@@ -1673,7 +2211,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[19]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +2223,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[19]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +2236,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{19}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DescribeResponse) GetState() *State {
@@ -1726,7 +2264,7 @@ type PromoteRequest struct {
 
 func (x *PromoteRequest) Reset() {
 	*x = PromoteRequest{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[20]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +2276,7 @@ func (x *PromoteRequest) String() string {
 func (*PromoteRequest) ProtoMessage() {}
 
 func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[20]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +2289,7 @@ func (x *PromoteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteRequest.ProtoReflect.Descriptor instead.
 func (*PromoteRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{20}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PromoteRequest) GetApp() string {
@@ -1814,7 +2352,7 @@ type PromoteResponse struct {
 
 func (x *PromoteResponse) Reset() {
 	*x = PromoteResponse{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[21]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +2364,7 @@ func (x *PromoteResponse) String() string {
 func (*PromoteResponse) ProtoMessage() {}
 
 func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[21]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +2377,7 @@ func (x *PromoteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteResponse.ProtoReflect.Descriptor instead.
 func (*PromoteResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{21}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PromoteResponse) GetRevision() int64 {
@@ -1869,7 +2407,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[22]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +2419,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[22]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +2432,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{22}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RollbackRequest) GetApp() string {
@@ -1936,7 +2474,7 @@ type RollbackResponse struct {
 
 func (x *RollbackResponse) Reset() {
 	*x = RollbackResponse{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[23]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2486,7 @@ func (x *RollbackResponse) String() string {
 func (*RollbackResponse) ProtoMessage() {}
 
 func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[23]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2499,7 @@ func (x *RollbackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackResponse.ProtoReflect.Descriptor instead.
 func (*RollbackResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{23}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RollbackResponse) GetRevision() int64 {
@@ -2000,7 +2538,7 @@ type DropRequest struct {
 
 func (x *DropRequest) Reset() {
 	*x = DropRequest{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[24]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2550,7 @@ func (x *DropRequest) String() string {
 func (*DropRequest) ProtoMessage() {}
 
 func (x *DropRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[24]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2563,7 @@ func (x *DropRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRequest.ProtoReflect.Descriptor instead.
 func (*DropRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{24}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DropRequest) GetApp() string {
@@ -2079,7 +2617,7 @@ type DropResponse struct {
 
 func (x *DropResponse) Reset() {
 	*x = DropResponse{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[25]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2629,7 @@ func (x *DropResponse) String() string {
 func (*DropResponse) ProtoMessage() {}
 
 func (x *DropResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[25]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2642,7 @@ func (x *DropResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropResponse.ProtoReflect.Descriptor instead.
 func (*DropResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{25}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DropResponse) GetRevision() int64 {
@@ -2112,6 +2650,645 @@ func (x *DropResponse) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+type RebuildRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	App   string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Kind  string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name  string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Not set: the version in force or, without one, the newest.
+	Version       *Version `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildRequest) Reset() {
+	*x = RebuildRequest{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildRequest) ProtoMessage() {}
+
+func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
+func (*RebuildRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RebuildRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *RebuildRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RebuildRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RebuildRequest) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+type RebuildResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Version  *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// They were being built again already.
+	Unchanged     bool `protobuf:"varint,3,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildResponse) Reset() {
+	*x = RebuildResponse{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildResponse) ProtoMessage() {}
+
+func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
+func (*RebuildResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RebuildResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RebuildResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *RebuildResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type EndRebuildRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	App     string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Dataset uint32                 `protobuf:"varint,2,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	// The revision that the caller decided by.
+	Expected      int64 `protobuf:"varint,3,opt,name=expected,proto3" json:"expected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndRebuildRequest) Reset() {
+	*x = EndRebuildRequest{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndRebuildRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndRebuildRequest) ProtoMessage() {}
+
+func (x *EndRebuildRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndRebuildRequest.ProtoReflect.Descriptor instead.
+func (*EndRebuildRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *EndRebuildRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *EndRebuildRequest) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+func (x *EndRebuildRequest) GetExpected() int64 {
+	if x != nil {
+		return x.Expected
+	}
+	return 0
+}
+
+type EndRebuildResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndRebuildResponse) Reset() {
+	*x = EndRebuildResponse{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndRebuildResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndRebuildResponse) ProtoMessage() {}
+
+func (x *EndRebuildResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndRebuildResponse.ProtoReflect.Descriptor instead.
+func (*EndRebuildResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *EndRebuildResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type PauseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	App   string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Kind  string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name  string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Not set: the version in force or, without one, the newest.
+	Version       *Version `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRequest) Reset() {
+	*x = PauseRequest{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRequest) ProtoMessage() {}
+
+func (x *PauseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
+func (*PauseRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *PauseRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *PauseRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PauseRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PauseRequest) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+type PauseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Version       *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Unchanged     bool                   `protobuf:"varint,3,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseResponse) Reset() {
+	*x = PauseResponse{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseResponse) ProtoMessage() {}
+
+func (x *PauseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
+func (*PauseResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PauseResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PauseResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *PauseResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type ResumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	App   string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Kind  string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name  string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Not set: the version in force or, without one, the newest.
+	Version       *Version `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRequest) Reset() {
+	*x = ResumeRequest{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRequest) ProtoMessage() {}
+
+func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ResumeRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *ResumeRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ResumeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResumeRequest) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+type ResumeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Version       *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Unchanged     bool                   `protobuf:"varint,3,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeResponse) Reset() {
+	*x = ResumeResponse{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeResponse) ProtoMessage() {}
+
+func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
+func (*ResumeResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ResumeResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ResumeResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *ResumeResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type SkipRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	App   string                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	Kind  string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name  string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Not set: the version in force or, without one, the newest.
+	Version *Version `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Skip    *Skip    `protobuf:"bytes,5,opt,name=skip,proto3" json:"skip,omitempty"`
+	// The dataset that the record was seen in.
+	Dataset       uint32 `protobuf:"varint,6,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkipRequest) Reset() {
+	*x = SkipRequest{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkipRequest) ProtoMessage() {}
+
+func (x *SkipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkipRequest.ProtoReflect.Descriptor instead.
+func (*SkipRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *SkipRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *SkipRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *SkipRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SkipRequest) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *SkipRequest) GetSkip() *Skip {
+	if x != nil {
+		return x.Skip
+	}
+	return nil
+}
+
+func (x *SkipRequest) GetDataset() uint32 {
+	if x != nil {
+		return x.Dataset
+	}
+	return 0
+}
+
+type SkipResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Version       *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Unchanged     bool                   `protobuf:"varint,3,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkipResponse) Reset() {
+	*x = SkipResponse{}
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkipResponse) ProtoMessage() {}
+
+func (x *SkipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkipResponse.ProtoReflect.Descriptor instead.
+func (*SkipResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SkipResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SkipResponse) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *SkipResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
 }
 
 type PutRequest struct {
@@ -2125,7 +3302,7 @@ type PutRequest struct {
 
 func (x *PutRequest) Reset() {
 	*x = PutRequest{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[26]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2137,7 +3314,7 @@ func (x *PutRequest) String() string {
 func (*PutRequest) ProtoMessage() {}
 
 func (x *PutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[26]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2150,7 +3327,7 @@ func (x *PutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRequest.ProtoReflect.Descriptor instead.
 func (*PutRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{26}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PutRequest) GetSha256() string {
@@ -2175,7 +3352,7 @@ type PutResponse struct {
 
 func (x *PutResponse) Reset() {
 	*x = PutResponse{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[27]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +3364,7 @@ func (x *PutResponse) String() string {
 func (*PutResponse) ProtoMessage() {}
 
 func (x *PutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[27]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +3377,7 @@ func (x *PutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutResponse.ProtoReflect.Descriptor instead.
 func (*PutResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{27}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{43}
 }
 
 type GetRequest struct {
@@ -2212,7 +3389,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[28]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +3401,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[28]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +3414,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{28}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetRequest) GetSha256() string {
@@ -2256,7 +3433,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[29]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +3445,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[29]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +3458,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{29}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetResponse) GetContent() []byte {
@@ -2301,7 +3478,7 @@ type Blob struct {
 
 func (x *Blob) Reset() {
 	*x = Blob{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[30]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +3490,7 @@ func (x *Blob) String() string {
 func (*Blob) ProtoMessage() {}
 
 func (x *Blob) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[30]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +3503,7 @@ func (x *Blob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Blob.ProtoReflect.Descriptor instead.
 func (*Blob) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{30}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Blob) GetContent() []byte {
@@ -2346,7 +3523,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[31]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +3535,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[31]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +3548,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{31}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WatchRequest) GetKnown() int64 {
@@ -2390,7 +3567,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[32]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +3579,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[32]
+	mi := &file_millrace_definitions_v1_definitions_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +3592,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{32}
+	return file_millrace_definitions_v1_definitions_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WatchResponse) GetState() *State {
@@ -2503,7 +3680,49 @@ const file_millrace_definitions_v1_definitions_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12*\n" +
 	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x0e\n" +
-	"\x02by\x18\x06 \x01(\tR\x02by\"!\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\"\xdc\x01\n" +
+	"\fRebuildBegan\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12:\n" +
+	"\aversion\x18\x03 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x18\n" +
+	"\adataset\x18\x04 \x01(\rR\adataset\x12\x12\n" +
+	"\x04next\x18\x05 \x01(\rR\x04next\x12*\n" +
+	"\x02at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x0e\n" +
+	"\x02by\x18\a \x01(\tR\x02by\"\xd7\x01\n" +
+	"\aRebuilt\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12:\n" +
+	"\aversion\x18\x03 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x18\n" +
+	"\adataset\x18\x04 \x01(\rR\adataset\x12\x12\n" +
+	"\x04next\x18\x05 \x01(\rR\x04next\x12*\n" +
+	"\x02at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x0e\n" +
+	"\x02by\x18\a \x01(\tR\x02by\"\xc2\x01\n" +
+	"\x06Paused\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12:\n" +
+	"\aversion\x18\x03 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x18\n" +
+	"\adataset\x18\x04 \x01(\rR\adataset\x12*\n" +
+	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\"\xc3\x01\n" +
+	"\aResumed\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12:\n" +
+	"\aversion\x18\x03 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x18\n" +
+	"\adataset\x18\x04 \x01(\rR\adataset\x12*\n" +
+	"\x02at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\"\xf6\x01\n" +
+	"\aSkipped\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12:\n" +
+	"\aversion\x18\x03 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x18\n" +
+	"\adataset\x18\x04 \x01(\rR\adataset\x121\n" +
+	"\x04skip\x18\x05 \x01(\v2\x1d.millrace.definitions.v1.SkipR\x04skip\x12*\n" +
+	"\x02at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x0e\n" +
+	"\x02by\x18\a \x01(\tR\x02by\"T\n" +
+	"\x04Skip\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
+	"\x06entity\x18\x03 \x01(\tR\x06entity\"!\n" +
 	"\rPageKeyChosen\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\"\xda\x01\n" +
 	"\x04Live\x12:\n" +
@@ -2532,12 +3751,15 @@ const file_millrace_definitions_v1_definitions_proto_rawDesc = "" +
 	"\fnext_dataset\x18\x03 \x01(\rR\vnextDataset\x12<\n" +
 	"\bdatasets\x18\x04 \x03(\v2 .millrace.definitions.v1.DatasetR\bdatasets\x12\x19\n" +
 	"\bpage_key\x18\x05 \x01(\fR\apageKey\x129\n" +
-	"\ahistory\x18\x06 \x03(\v2\x1f.millrace.definitions.v1.ChangeR\ahistory\"i\n" +
+	"\ahistory\x18\x06 \x03(\v2\x1f.millrace.definitions.v1.ChangeR\ahistory\"\xd0\x01\n" +
 	"\aDataset\x12\x18\n" +
 	"\adataset\x18\x01 \x01(\rR\adataset\x12\x1d\n" +
 	"\n" +
 	"next_index\x18\x02 \x01(\rR\tnextIndex\x12%\n" +
-	"\x0enext_aggregate\x18\x03 \x01(\rR\rnextAggregate\"\xc0\x01\n" +
+	"\x0enext_aggregate\x18\x03 \x01(\rR\rnextAggregate\x12\x18\n" +
+	"\arebuild\x18\x04 \x01(\rR\arebuild\x12\x16\n" +
+	"\x06paused\x18\x05 \x01(\bR\x06paused\x123\n" +
+	"\x05skips\x18\x06 \x03(\v2\x1d.millrace.definitions.v1.SkipR\x05skips\"\xc0\x01\n" +
 	"\fApplyRequest\x12\x15\n" +
 	"\x03app\x18\x01 \x01(\tB\x03\xc0C\x01R\x03app\x126\n" +
 	"\x06drafts\x18\x02 \x03(\v2\x1e.millrace.definitions.v1.DraftR\x06drafts\x12\x1a\n" +
@@ -2588,7 +3810,51 @@ const file_millrace_definitions_v1_definitions_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1a\n" +
 	"\bexpected\x18\x06 \x01(\x03R\bexpected\"*\n" +
 	"\fDropResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevision\"C\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x8b\x01\n" +
+	"\x0eRebuildRequest\x12\x15\n" +
+	"\x03app\x18\x01 \x01(\tB\x03\xc0C\x01R\x03app\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12:\n" +
+	"\aversion\x18\x04 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\"\x87\x01\n" +
+	"\x0fRebuildResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12:\n" +
+	"\aversion\x18\x02 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x1c\n" +
+	"\tunchanged\x18\x03 \x01(\bR\tunchanged\"`\n" +
+	"\x11EndRebuildRequest\x12\x15\n" +
+	"\x03app\x18\x01 \x01(\tB\x03\xc0C\x01R\x03app\x12\x18\n" +
+	"\adataset\x18\x02 \x01(\rR\adataset\x12\x1a\n" +
+	"\bexpected\x18\x03 \x01(\x03R\bexpected\"0\n" +
+	"\x12EndRebuildResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"\x89\x01\n" +
+	"\fPauseRequest\x12\x15\n" +
+	"\x03app\x18\x01 \x01(\tB\x03\xc0C\x01R\x03app\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12:\n" +
+	"\aversion\x18\x04 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\"\x85\x01\n" +
+	"\rPauseResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12:\n" +
+	"\aversion\x18\x02 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x1c\n" +
+	"\tunchanged\x18\x03 \x01(\bR\tunchanged\"\x8a\x01\n" +
+	"\rResumeRequest\x12\x15\n" +
+	"\x03app\x18\x01 \x01(\tB\x03\xc0C\x01R\x03app\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12:\n" +
+	"\aversion\x18\x04 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\"\x86\x01\n" +
+	"\x0eResumeResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12:\n" +
+	"\aversion\x18\x02 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x1c\n" +
+	"\tunchanged\x18\x03 \x01(\bR\tunchanged\"\xd5\x01\n" +
+	"\vSkipRequest\x12\x15\n" +
+	"\x03app\x18\x01 \x01(\tB\x03\xc0C\x01R\x03app\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12:\n" +
+	"\aversion\x18\x04 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x121\n" +
+	"\x04skip\x18\x05 \x01(\v2\x1d.millrace.definitions.v1.SkipR\x04skip\x12\x18\n" +
+	"\adataset\x18\x06 \x01(\rR\adataset\"\x84\x01\n" +
+	"\fSkipResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12:\n" +
+	"\aversion\x18\x02 \x01(\v2 .millrace.definitions.v1.VersionR\aversion\x12\x1c\n" +
+	"\tunchanged\x18\x03 \x01(\bR\tunchanged\"C\n" +
 	"\n" +
 	"PutRequest\x12\x1b\n" +
 	"\x06sha256\x18\x01 \x01(\tB\x03\xc0C\x01R\x06sha256\x12\x18\n" +
@@ -2615,13 +3881,19 @@ const file_millrace_definitions_v1_definitions_proto_rawDesc = "" +
 	"\x12RESULT_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eRESULT_APPLIED\x10\x01\x12\x14\n" +
 	"\x10RESULT_UNCHANGED\x10\x02\x12\x12\n" +
-	"\x0eRESULT_SKIPPED\x10\x032\xe1\x03\n" +
+	"\x0eRESULT_SKIPPED\x10\x032\xae\a\n" +
 	"\x12DefinitionsService\x12V\n" +
 	"\x05Apply\x12%.millrace.definitions.v1.ApplyRequest\x1a&.millrace.definitions.v1.ApplyResponse\x12_\n" +
 	"\bDescribe\x12(.millrace.definitions.v1.DescribeRequest\x1a).millrace.definitions.v1.DescribeResponse\x12\\\n" +
 	"\aPromote\x12'.millrace.definitions.v1.PromoteRequest\x1a(.millrace.definitions.v1.PromoteResponse\x12_\n" +
 	"\bRollback\x12(.millrace.definitions.v1.RollbackRequest\x1a).millrace.definitions.v1.RollbackResponse\x12S\n" +
-	"\x04Drop\x12$.millrace.definitions.v1.DropRequest\x1a%.millrace.definitions.v1.DropResponse2\xb1\x01\n" +
+	"\x04Drop\x12$.millrace.definitions.v1.DropRequest\x1a%.millrace.definitions.v1.DropResponse\x12\\\n" +
+	"\aRebuild\x12'.millrace.definitions.v1.RebuildRequest\x1a(.millrace.definitions.v1.RebuildResponse\x12e\n" +
+	"\n" +
+	"EndRebuild\x12*.millrace.definitions.v1.EndRebuildRequest\x1a+.millrace.definitions.v1.EndRebuildResponse\x12V\n" +
+	"\x05Pause\x12%.millrace.definitions.v1.PauseRequest\x1a&.millrace.definitions.v1.PauseResponse\x12Y\n" +
+	"\x06Resume\x12&.millrace.definitions.v1.ResumeRequest\x1a'.millrace.definitions.v1.ResumeResponse\x12S\n" +
+	"\x04Skip\x12$.millrace.definitions.v1.SkipRequest\x1a%.millrace.definitions.v1.SkipResponse2\xb1\x01\n" +
 	"\vBlobService\x12P\n" +
 	"\x03Put\x12#.millrace.definitions.v1.PutRequest\x1a$.millrace.definitions.v1.PutResponse\x12P\n" +
 	"\x03Get\x12#.millrace.definitions.v1.GetRequest\x1a$.millrace.definitions.v1.GetResponse2k\n" +
@@ -2641,7 +3913,7 @@ func file_millrace_definitions_v1_definitions_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_definitions_v1_definitions_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_millrace_definitions_v1_definitions_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_millrace_definitions_v1_definitions_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_millrace_definitions_v1_definitions_proto_goTypes = []any{
 	(Stage)(0),                             // 0: millrace.definitions.v1.Stage
 	(Result)(0),                            // 1: millrace.definitions.v1.Result
@@ -2654,94 +3926,141 @@ var file_millrace_definitions_v1_definitions_proto_goTypes = []any{
 	(*Promoted)(nil),                       // 8: millrace.definitions.v1.Promoted
 	(*RolledBack)(nil),                     // 9: millrace.definitions.v1.RolledBack
 	(*Dropped)(nil),                        // 10: millrace.definitions.v1.Dropped
-	(*PageKeyChosen)(nil),                  // 11: millrace.definitions.v1.PageKeyChosen
-	(*Live)(nil),                           // 12: millrace.definitions.v1.Live
-	(*Definition)(nil),                     // 13: millrace.definitions.v1.Definition
-	(*Change)(nil),                         // 14: millrace.definitions.v1.Change
-	(*State)(nil),                          // 15: millrace.definitions.v1.State
-	(*Dataset)(nil),                        // 16: millrace.definitions.v1.Dataset
-	(*ApplyRequest)(nil),                   // 17: millrace.definitions.v1.ApplyRequest
-	(*ApplyResponse)(nil),                  // 18: millrace.definitions.v1.ApplyResponse
-	(*Outcome)(nil),                        // 19: millrace.definitions.v1.Outcome
-	(*DescribeRequest)(nil),                // 20: millrace.definitions.v1.DescribeRequest
-	(*DescribeResponse)(nil),               // 21: millrace.definitions.v1.DescribeResponse
-	(*PromoteRequest)(nil),                 // 22: millrace.definitions.v1.PromoteRequest
-	(*PromoteResponse)(nil),                // 23: millrace.definitions.v1.PromoteResponse
-	(*RollbackRequest)(nil),                // 24: millrace.definitions.v1.RollbackRequest
-	(*RollbackResponse)(nil),               // 25: millrace.definitions.v1.RollbackResponse
-	(*DropRequest)(nil),                    // 26: millrace.definitions.v1.DropRequest
-	(*DropResponse)(nil),                   // 27: millrace.definitions.v1.DropResponse
-	(*PutRequest)(nil),                     // 28: millrace.definitions.v1.PutRequest
-	(*PutResponse)(nil),                    // 29: millrace.definitions.v1.PutResponse
-	(*GetRequest)(nil),                     // 30: millrace.definitions.v1.GetRequest
-	(*GetResponse)(nil),                    // 31: millrace.definitions.v1.GetResponse
-	(*Blob)(nil),                           // 32: millrace.definitions.v1.Blob
-	(*WatchRequest)(nil),                   // 33: millrace.definitions.v1.WatchRequest
-	(*WatchResponse)(nil),                  // 34: millrace.definitions.v1.WatchResponse
-	(*durationpb.Duration)(nil),            // 35: google.protobuf.Duration
-	(*descriptorpb.FileDescriptorSet)(nil), // 36: google.protobuf.FileDescriptorSet
-	(*timestamppb.Timestamp)(nil),          // 37: google.protobuf.Timestamp
+	(*RebuildBegan)(nil),                   // 11: millrace.definitions.v1.RebuildBegan
+	(*Rebuilt)(nil),                        // 12: millrace.definitions.v1.Rebuilt
+	(*Paused)(nil),                         // 13: millrace.definitions.v1.Paused
+	(*Resumed)(nil),                        // 14: millrace.definitions.v1.Resumed
+	(*Skipped)(nil),                        // 15: millrace.definitions.v1.Skipped
+	(*Skip)(nil),                           // 16: millrace.definitions.v1.Skip
+	(*PageKeyChosen)(nil),                  // 17: millrace.definitions.v1.PageKeyChosen
+	(*Live)(nil),                           // 18: millrace.definitions.v1.Live
+	(*Definition)(nil),                     // 19: millrace.definitions.v1.Definition
+	(*Change)(nil),                         // 20: millrace.definitions.v1.Change
+	(*State)(nil),                          // 21: millrace.definitions.v1.State
+	(*Dataset)(nil),                        // 22: millrace.definitions.v1.Dataset
+	(*ApplyRequest)(nil),                   // 23: millrace.definitions.v1.ApplyRequest
+	(*ApplyResponse)(nil),                  // 24: millrace.definitions.v1.ApplyResponse
+	(*Outcome)(nil),                        // 25: millrace.definitions.v1.Outcome
+	(*DescribeRequest)(nil),                // 26: millrace.definitions.v1.DescribeRequest
+	(*DescribeResponse)(nil),               // 27: millrace.definitions.v1.DescribeResponse
+	(*PromoteRequest)(nil),                 // 28: millrace.definitions.v1.PromoteRequest
+	(*PromoteResponse)(nil),                // 29: millrace.definitions.v1.PromoteResponse
+	(*RollbackRequest)(nil),                // 30: millrace.definitions.v1.RollbackRequest
+	(*RollbackResponse)(nil),               // 31: millrace.definitions.v1.RollbackResponse
+	(*DropRequest)(nil),                    // 32: millrace.definitions.v1.DropRequest
+	(*DropResponse)(nil),                   // 33: millrace.definitions.v1.DropResponse
+	(*RebuildRequest)(nil),                 // 34: millrace.definitions.v1.RebuildRequest
+	(*RebuildResponse)(nil),                // 35: millrace.definitions.v1.RebuildResponse
+	(*EndRebuildRequest)(nil),              // 36: millrace.definitions.v1.EndRebuildRequest
+	(*EndRebuildResponse)(nil),             // 37: millrace.definitions.v1.EndRebuildResponse
+	(*PauseRequest)(nil),                   // 38: millrace.definitions.v1.PauseRequest
+	(*PauseResponse)(nil),                  // 39: millrace.definitions.v1.PauseResponse
+	(*ResumeRequest)(nil),                  // 40: millrace.definitions.v1.ResumeRequest
+	(*ResumeResponse)(nil),                 // 41: millrace.definitions.v1.ResumeResponse
+	(*SkipRequest)(nil),                    // 42: millrace.definitions.v1.SkipRequest
+	(*SkipResponse)(nil),                   // 43: millrace.definitions.v1.SkipResponse
+	(*PutRequest)(nil),                     // 44: millrace.definitions.v1.PutRequest
+	(*PutResponse)(nil),                    // 45: millrace.definitions.v1.PutResponse
+	(*GetRequest)(nil),                     // 46: millrace.definitions.v1.GetRequest
+	(*GetResponse)(nil),                    // 47: millrace.definitions.v1.GetResponse
+	(*Blob)(nil),                           // 48: millrace.definitions.v1.Blob
+	(*WatchRequest)(nil),                   // 49: millrace.definitions.v1.WatchRequest
+	(*WatchResponse)(nil),                  // 50: millrace.definitions.v1.WatchResponse
+	(*durationpb.Duration)(nil),            // 51: google.protobuf.Duration
+	(*descriptorpb.FileDescriptorSet)(nil), // 52: google.protobuf.FileDescriptorSet
+	(*timestamppb.Timestamp)(nil),          // 53: google.protobuf.Timestamp
 }
 var file_millrace_definitions_v1_definitions_proto_depIdxs = []int32{
 	3,  // 0: millrace.definitions.v1.Draft.indexes:type_name -> millrace.definitions.v1.Number
 	3,  // 1: millrace.definitions.v1.Draft.aggregates:type_name -> millrace.definitions.v1.Number
-	35, // 2: millrace.definitions.v1.Draft.keep_previous:type_name -> google.protobuf.Duration
-	36, // 3: millrace.definitions.v1.Captured.files:type_name -> google.protobuf.FileDescriptorSet
+	51, // 2: millrace.definitions.v1.Draft.keep_previous:type_name -> google.protobuf.Duration
+	52, // 3: millrace.definitions.v1.Captured.files:type_name -> google.protobuf.FileDescriptorSet
 	6,  // 4: millrace.definitions.v1.Captured.entity_types:type_name -> millrace.definitions.v1.EntityType
 	2,  // 5: millrace.definitions.v1.Applied.version:type_name -> millrace.definitions.v1.Version
 	3,  // 6: millrace.definitions.v1.Applied.indexes:type_name -> millrace.definitions.v1.Number
 	3,  // 7: millrace.definitions.v1.Applied.aggregates:type_name -> millrace.definitions.v1.Number
-	35, // 8: millrace.definitions.v1.Applied.keep_previous:type_name -> google.protobuf.Duration
-	37, // 9: millrace.definitions.v1.Applied.at:type_name -> google.protobuf.Timestamp
+	51, // 8: millrace.definitions.v1.Applied.keep_previous:type_name -> google.protobuf.Duration
+	53, // 9: millrace.definitions.v1.Applied.at:type_name -> google.protobuf.Timestamp
 	2,  // 10: millrace.definitions.v1.Promoted.version:type_name -> millrace.definitions.v1.Version
-	37, // 11: millrace.definitions.v1.Promoted.at:type_name -> google.protobuf.Timestamp
+	53, // 11: millrace.definitions.v1.Promoted.at:type_name -> google.protobuf.Timestamp
 	2,  // 12: millrace.definitions.v1.RolledBack.from:type_name -> millrace.definitions.v1.Version
 	2,  // 13: millrace.definitions.v1.RolledBack.to:type_name -> millrace.definitions.v1.Version
-	37, // 14: millrace.definitions.v1.RolledBack.at:type_name -> google.protobuf.Timestamp
+	53, // 14: millrace.definitions.v1.RolledBack.at:type_name -> google.protobuf.Timestamp
 	2,  // 15: millrace.definitions.v1.Dropped.version:type_name -> millrace.definitions.v1.Version
-	37, // 16: millrace.definitions.v1.Dropped.at:type_name -> google.protobuf.Timestamp
-	7,  // 17: millrace.definitions.v1.Live.applied:type_name -> millrace.definitions.v1.Applied
-	0,  // 18: millrace.definitions.v1.Live.stage:type_name -> millrace.definitions.v1.Stage
-	37, // 19: millrace.definitions.v1.Live.since:type_name -> google.protobuf.Timestamp
-	2,  // 20: millrace.definitions.v1.Definition.highest:type_name -> millrace.definitions.v1.Version
-	12, // 21: millrace.definitions.v1.Definition.versions:type_name -> millrace.definitions.v1.Live
-	37, // 22: millrace.definitions.v1.Change.at:type_name -> google.protobuf.Timestamp
-	2,  // 23: millrace.definitions.v1.Change.version:type_name -> millrace.definitions.v1.Version
-	13, // 24: millrace.definitions.v1.State.definitions:type_name -> millrace.definitions.v1.Definition
-	16, // 25: millrace.definitions.v1.State.datasets:type_name -> millrace.definitions.v1.Dataset
-	14, // 26: millrace.definitions.v1.State.history:type_name -> millrace.definitions.v1.Change
-	4,  // 27: millrace.definitions.v1.ApplyRequest.drafts:type_name -> millrace.definitions.v1.Draft
-	19, // 28: millrace.definitions.v1.ApplyResponse.outcomes:type_name -> millrace.definitions.v1.Outcome
-	2,  // 29: millrace.definitions.v1.Outcome.version:type_name -> millrace.definitions.v1.Version
-	1,  // 30: millrace.definitions.v1.Outcome.result:type_name -> millrace.definitions.v1.Result
-	15, // 31: millrace.definitions.v1.DescribeResponse.state:type_name -> millrace.definitions.v1.State
-	2,  // 32: millrace.definitions.v1.PromoteRequest.version:type_name -> millrace.definitions.v1.Version
-	2,  // 33: millrace.definitions.v1.RollbackRequest.to:type_name -> millrace.definitions.v1.Version
-	2,  // 34: millrace.definitions.v1.RollbackResponse.from:type_name -> millrace.definitions.v1.Version
-	2,  // 35: millrace.definitions.v1.RollbackResponse.to:type_name -> millrace.definitions.v1.Version
-	2,  // 36: millrace.definitions.v1.DropRequest.version:type_name -> millrace.definitions.v1.Version
-	15, // 37: millrace.definitions.v1.WatchResponse.state:type_name -> millrace.definitions.v1.State
-	17, // 38: millrace.definitions.v1.DefinitionsService.Apply:input_type -> millrace.definitions.v1.ApplyRequest
-	20, // 39: millrace.definitions.v1.DefinitionsService.Describe:input_type -> millrace.definitions.v1.DescribeRequest
-	22, // 40: millrace.definitions.v1.DefinitionsService.Promote:input_type -> millrace.definitions.v1.PromoteRequest
-	24, // 41: millrace.definitions.v1.DefinitionsService.Rollback:input_type -> millrace.definitions.v1.RollbackRequest
-	26, // 42: millrace.definitions.v1.DefinitionsService.Drop:input_type -> millrace.definitions.v1.DropRequest
-	28, // 43: millrace.definitions.v1.BlobService.Put:input_type -> millrace.definitions.v1.PutRequest
-	30, // 44: millrace.definitions.v1.BlobService.Get:input_type -> millrace.definitions.v1.GetRequest
-	33, // 45: millrace.definitions.v1.RevisionService.Watch:input_type -> millrace.definitions.v1.WatchRequest
-	18, // 46: millrace.definitions.v1.DefinitionsService.Apply:output_type -> millrace.definitions.v1.ApplyResponse
-	21, // 47: millrace.definitions.v1.DefinitionsService.Describe:output_type -> millrace.definitions.v1.DescribeResponse
-	23, // 48: millrace.definitions.v1.DefinitionsService.Promote:output_type -> millrace.definitions.v1.PromoteResponse
-	25, // 49: millrace.definitions.v1.DefinitionsService.Rollback:output_type -> millrace.definitions.v1.RollbackResponse
-	27, // 50: millrace.definitions.v1.DefinitionsService.Drop:output_type -> millrace.definitions.v1.DropResponse
-	29, // 51: millrace.definitions.v1.BlobService.Put:output_type -> millrace.definitions.v1.PutResponse
-	31, // 52: millrace.definitions.v1.BlobService.Get:output_type -> millrace.definitions.v1.GetResponse
-	34, // 53: millrace.definitions.v1.RevisionService.Watch:output_type -> millrace.definitions.v1.WatchResponse
-	46, // [46:54] is the sub-list for method output_type
-	38, // [38:46] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	53, // 16: millrace.definitions.v1.Dropped.at:type_name -> google.protobuf.Timestamp
+	2,  // 17: millrace.definitions.v1.RebuildBegan.version:type_name -> millrace.definitions.v1.Version
+	53, // 18: millrace.definitions.v1.RebuildBegan.at:type_name -> google.protobuf.Timestamp
+	2,  // 19: millrace.definitions.v1.Rebuilt.version:type_name -> millrace.definitions.v1.Version
+	53, // 20: millrace.definitions.v1.Rebuilt.at:type_name -> google.protobuf.Timestamp
+	2,  // 21: millrace.definitions.v1.Paused.version:type_name -> millrace.definitions.v1.Version
+	53, // 22: millrace.definitions.v1.Paused.at:type_name -> google.protobuf.Timestamp
+	2,  // 23: millrace.definitions.v1.Resumed.version:type_name -> millrace.definitions.v1.Version
+	53, // 24: millrace.definitions.v1.Resumed.at:type_name -> google.protobuf.Timestamp
+	2,  // 25: millrace.definitions.v1.Skipped.version:type_name -> millrace.definitions.v1.Version
+	16, // 26: millrace.definitions.v1.Skipped.skip:type_name -> millrace.definitions.v1.Skip
+	53, // 27: millrace.definitions.v1.Skipped.at:type_name -> google.protobuf.Timestamp
+	7,  // 28: millrace.definitions.v1.Live.applied:type_name -> millrace.definitions.v1.Applied
+	0,  // 29: millrace.definitions.v1.Live.stage:type_name -> millrace.definitions.v1.Stage
+	53, // 30: millrace.definitions.v1.Live.since:type_name -> google.protobuf.Timestamp
+	2,  // 31: millrace.definitions.v1.Definition.highest:type_name -> millrace.definitions.v1.Version
+	18, // 32: millrace.definitions.v1.Definition.versions:type_name -> millrace.definitions.v1.Live
+	53, // 33: millrace.definitions.v1.Change.at:type_name -> google.protobuf.Timestamp
+	2,  // 34: millrace.definitions.v1.Change.version:type_name -> millrace.definitions.v1.Version
+	19, // 35: millrace.definitions.v1.State.definitions:type_name -> millrace.definitions.v1.Definition
+	22, // 36: millrace.definitions.v1.State.datasets:type_name -> millrace.definitions.v1.Dataset
+	20, // 37: millrace.definitions.v1.State.history:type_name -> millrace.definitions.v1.Change
+	16, // 38: millrace.definitions.v1.Dataset.skips:type_name -> millrace.definitions.v1.Skip
+	4,  // 39: millrace.definitions.v1.ApplyRequest.drafts:type_name -> millrace.definitions.v1.Draft
+	25, // 40: millrace.definitions.v1.ApplyResponse.outcomes:type_name -> millrace.definitions.v1.Outcome
+	2,  // 41: millrace.definitions.v1.Outcome.version:type_name -> millrace.definitions.v1.Version
+	1,  // 42: millrace.definitions.v1.Outcome.result:type_name -> millrace.definitions.v1.Result
+	21, // 43: millrace.definitions.v1.DescribeResponse.state:type_name -> millrace.definitions.v1.State
+	2,  // 44: millrace.definitions.v1.PromoteRequest.version:type_name -> millrace.definitions.v1.Version
+	2,  // 45: millrace.definitions.v1.RollbackRequest.to:type_name -> millrace.definitions.v1.Version
+	2,  // 46: millrace.definitions.v1.RollbackResponse.from:type_name -> millrace.definitions.v1.Version
+	2,  // 47: millrace.definitions.v1.RollbackResponse.to:type_name -> millrace.definitions.v1.Version
+	2,  // 48: millrace.definitions.v1.DropRequest.version:type_name -> millrace.definitions.v1.Version
+	2,  // 49: millrace.definitions.v1.RebuildRequest.version:type_name -> millrace.definitions.v1.Version
+	2,  // 50: millrace.definitions.v1.RebuildResponse.version:type_name -> millrace.definitions.v1.Version
+	2,  // 51: millrace.definitions.v1.PauseRequest.version:type_name -> millrace.definitions.v1.Version
+	2,  // 52: millrace.definitions.v1.PauseResponse.version:type_name -> millrace.definitions.v1.Version
+	2,  // 53: millrace.definitions.v1.ResumeRequest.version:type_name -> millrace.definitions.v1.Version
+	2,  // 54: millrace.definitions.v1.ResumeResponse.version:type_name -> millrace.definitions.v1.Version
+	2,  // 55: millrace.definitions.v1.SkipRequest.version:type_name -> millrace.definitions.v1.Version
+	16, // 56: millrace.definitions.v1.SkipRequest.skip:type_name -> millrace.definitions.v1.Skip
+	2,  // 57: millrace.definitions.v1.SkipResponse.version:type_name -> millrace.definitions.v1.Version
+	21, // 58: millrace.definitions.v1.WatchResponse.state:type_name -> millrace.definitions.v1.State
+	23, // 59: millrace.definitions.v1.DefinitionsService.Apply:input_type -> millrace.definitions.v1.ApplyRequest
+	26, // 60: millrace.definitions.v1.DefinitionsService.Describe:input_type -> millrace.definitions.v1.DescribeRequest
+	28, // 61: millrace.definitions.v1.DefinitionsService.Promote:input_type -> millrace.definitions.v1.PromoteRequest
+	30, // 62: millrace.definitions.v1.DefinitionsService.Rollback:input_type -> millrace.definitions.v1.RollbackRequest
+	32, // 63: millrace.definitions.v1.DefinitionsService.Drop:input_type -> millrace.definitions.v1.DropRequest
+	34, // 64: millrace.definitions.v1.DefinitionsService.Rebuild:input_type -> millrace.definitions.v1.RebuildRequest
+	36, // 65: millrace.definitions.v1.DefinitionsService.EndRebuild:input_type -> millrace.definitions.v1.EndRebuildRequest
+	38, // 66: millrace.definitions.v1.DefinitionsService.Pause:input_type -> millrace.definitions.v1.PauseRequest
+	40, // 67: millrace.definitions.v1.DefinitionsService.Resume:input_type -> millrace.definitions.v1.ResumeRequest
+	42, // 68: millrace.definitions.v1.DefinitionsService.Skip:input_type -> millrace.definitions.v1.SkipRequest
+	44, // 69: millrace.definitions.v1.BlobService.Put:input_type -> millrace.definitions.v1.PutRequest
+	46, // 70: millrace.definitions.v1.BlobService.Get:input_type -> millrace.definitions.v1.GetRequest
+	49, // 71: millrace.definitions.v1.RevisionService.Watch:input_type -> millrace.definitions.v1.WatchRequest
+	24, // 72: millrace.definitions.v1.DefinitionsService.Apply:output_type -> millrace.definitions.v1.ApplyResponse
+	27, // 73: millrace.definitions.v1.DefinitionsService.Describe:output_type -> millrace.definitions.v1.DescribeResponse
+	29, // 74: millrace.definitions.v1.DefinitionsService.Promote:output_type -> millrace.definitions.v1.PromoteResponse
+	31, // 75: millrace.definitions.v1.DefinitionsService.Rollback:output_type -> millrace.definitions.v1.RollbackResponse
+	33, // 76: millrace.definitions.v1.DefinitionsService.Drop:output_type -> millrace.definitions.v1.DropResponse
+	35, // 77: millrace.definitions.v1.DefinitionsService.Rebuild:output_type -> millrace.definitions.v1.RebuildResponse
+	37, // 78: millrace.definitions.v1.DefinitionsService.EndRebuild:output_type -> millrace.definitions.v1.EndRebuildResponse
+	39, // 79: millrace.definitions.v1.DefinitionsService.Pause:output_type -> millrace.definitions.v1.PauseResponse
+	41, // 80: millrace.definitions.v1.DefinitionsService.Resume:output_type -> millrace.definitions.v1.ResumeResponse
+	43, // 81: millrace.definitions.v1.DefinitionsService.Skip:output_type -> millrace.definitions.v1.SkipResponse
+	45, // 82: millrace.definitions.v1.BlobService.Put:output_type -> millrace.definitions.v1.PutResponse
+	47, // 83: millrace.definitions.v1.BlobService.Get:output_type -> millrace.definitions.v1.GetResponse
+	50, // 84: millrace.definitions.v1.RevisionService.Watch:output_type -> millrace.definitions.v1.WatchResponse
+	72, // [72:85] is the sub-list for method output_type
+	59, // [59:72] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_millrace_definitions_v1_definitions_proto_init() }
@@ -2755,7 +4074,7 @@ func file_millrace_definitions_v1_definitions_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_definitions_v1_definitions_proto_rawDesc), len(file_millrace_definitions_v1_definitions_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

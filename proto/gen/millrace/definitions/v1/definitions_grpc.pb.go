@@ -23,11 +23,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	DefinitionsService_Apply_FullMethodName    = "/millrace.definitions.v1.DefinitionsService/Apply"
-	DefinitionsService_Describe_FullMethodName = "/millrace.definitions.v1.DefinitionsService/Describe"
-	DefinitionsService_Promote_FullMethodName  = "/millrace.definitions.v1.DefinitionsService/Promote"
-	DefinitionsService_Rollback_FullMethodName = "/millrace.definitions.v1.DefinitionsService/Rollback"
-	DefinitionsService_Drop_FullMethodName     = "/millrace.definitions.v1.DefinitionsService/Drop"
+	DefinitionsService_Apply_FullMethodName      = "/millrace.definitions.v1.DefinitionsService/Apply"
+	DefinitionsService_Describe_FullMethodName   = "/millrace.definitions.v1.DefinitionsService/Describe"
+	DefinitionsService_Promote_FullMethodName    = "/millrace.definitions.v1.DefinitionsService/Promote"
+	DefinitionsService_Rollback_FullMethodName   = "/millrace.definitions.v1.DefinitionsService/Rollback"
+	DefinitionsService_Drop_FullMethodName       = "/millrace.definitions.v1.DefinitionsService/Drop"
+	DefinitionsService_Rebuild_FullMethodName    = "/millrace.definitions.v1.DefinitionsService/Rebuild"
+	DefinitionsService_EndRebuild_FullMethodName = "/millrace.definitions.v1.DefinitionsService/EndRebuild"
+	DefinitionsService_Pause_FullMethodName      = "/millrace.definitions.v1.DefinitionsService/Pause"
+	DefinitionsService_Resume_FullMethodName     = "/millrace.definitions.v1.DefinitionsService/Resume"
+	DefinitionsService_Skip_FullMethodName       = "/millrace.definitions.v1.DefinitionsService/Skip"
 )
 
 // DefinitionsServiceClient is the client API for DefinitionsService service.
@@ -47,6 +52,16 @@ type DefinitionsServiceClient interface {
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error)
 	// Drop gives up one version, or all of a definition.
 	Drop(ctx context.Context, in *DropRequest, opts ...grpc.CallOption) (*DropResponse, error)
+	// Rebuild builds the rows of a version again, beside those that it has.
+	Rebuild(ctx context.Context, in *RebuildRequest, opts ...grpc.CallOption) (*RebuildResponse, error)
+	// EndRebuild changes over to rows that were built again, and are complete now.
+	EndRebuild(ctx context.Context, in *EndRebuildRequest, opts ...grpc.CallOption) (*EndRebuildResponse, error)
+	// Pause has nothing folded into the rows of a version any more.
+	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
+	// Resume ends a pause.
+	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
+	// Skip leaves a record that could not be folded out of the rows of a version.
+	Skip(ctx context.Context, in *SkipRequest, opts ...grpc.CallOption) (*SkipResponse, error)
 }
 
 type definitionsServiceClient struct {
@@ -107,6 +122,56 @@ func (c *definitionsServiceClient) Drop(ctx context.Context, in *DropRequest, op
 	return out, nil
 }
 
+func (c *definitionsServiceClient) Rebuild(ctx context.Context, in *RebuildRequest, opts ...grpc.CallOption) (*RebuildResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RebuildResponse)
+	err := c.cc.Invoke(ctx, DefinitionsService_Rebuild_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *definitionsServiceClient) EndRebuild(ctx context.Context, in *EndRebuildRequest, opts ...grpc.CallOption) (*EndRebuildResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndRebuildResponse)
+	err := c.cc.Invoke(ctx, DefinitionsService_EndRebuild_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *definitionsServiceClient) Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseResponse)
+	err := c.cc.Invoke(ctx, DefinitionsService_Pause_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *definitionsServiceClient) Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeResponse)
+	err := c.cc.Invoke(ctx, DefinitionsService_Resume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *definitionsServiceClient) Skip(ctx context.Context, in *SkipRequest, opts ...grpc.CallOption) (*SkipResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SkipResponse)
+	err := c.cc.Invoke(ctx, DefinitionsService_Skip_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DefinitionsServiceServer is the server API for DefinitionsService service.
 // All implementations must embed UnimplementedDefinitionsServiceServer
 // for forward compatibility.
@@ -124,6 +189,16 @@ type DefinitionsServiceServer interface {
 	Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error)
 	// Drop gives up one version, or all of a definition.
 	Drop(context.Context, *DropRequest) (*DropResponse, error)
+	// Rebuild builds the rows of a version again, beside those that it has.
+	Rebuild(context.Context, *RebuildRequest) (*RebuildResponse, error)
+	// EndRebuild changes over to rows that were built again, and are complete now.
+	EndRebuild(context.Context, *EndRebuildRequest) (*EndRebuildResponse, error)
+	// Pause has nothing folded into the rows of a version any more.
+	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
+	// Resume ends a pause.
+	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
+	// Skip leaves a record that could not be folded out of the rows of a version.
+	Skip(context.Context, *SkipRequest) (*SkipResponse, error)
 	mustEmbedUnimplementedDefinitionsServiceServer()
 }
 
@@ -148,6 +223,21 @@ func (UnimplementedDefinitionsServiceServer) Rollback(context.Context, *Rollback
 }
 func (UnimplementedDefinitionsServiceServer) Drop(context.Context, *DropRequest) (*DropResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drop not implemented")
+}
+func (UnimplementedDefinitionsServiceServer) Rebuild(context.Context, *RebuildRequest) (*RebuildResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rebuild not implemented")
+}
+func (UnimplementedDefinitionsServiceServer) EndRebuild(context.Context, *EndRebuildRequest) (*EndRebuildResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndRebuild not implemented")
+}
+func (UnimplementedDefinitionsServiceServer) Pause(context.Context, *PauseRequest) (*PauseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pause not implemented")
+}
+func (UnimplementedDefinitionsServiceServer) Resume(context.Context, *ResumeRequest) (*ResumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedDefinitionsServiceServer) Skip(context.Context, *SkipRequest) (*SkipResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Skip not implemented")
 }
 func (UnimplementedDefinitionsServiceServer) mustEmbedUnimplementedDefinitionsServiceServer() {}
 func (UnimplementedDefinitionsServiceServer) testEmbeddedByValue()                            {}
@@ -260,6 +350,96 @@ func _DefinitionsService_Drop_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DefinitionsService_Rebuild_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebuildRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DefinitionsServiceServer).Rebuild(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DefinitionsService_Rebuild_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DefinitionsServiceServer).Rebuild(ctx, req.(*RebuildRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DefinitionsService_EndRebuild_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndRebuildRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DefinitionsServiceServer).EndRebuild(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DefinitionsService_EndRebuild_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DefinitionsServiceServer).EndRebuild(ctx, req.(*EndRebuildRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DefinitionsService_Pause_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DefinitionsServiceServer).Pause(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DefinitionsService_Pause_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DefinitionsServiceServer).Pause(ctx, req.(*PauseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DefinitionsService_Resume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DefinitionsServiceServer).Resume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DefinitionsService_Resume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DefinitionsServiceServer).Resume(ctx, req.(*ResumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DefinitionsService_Skip_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SkipRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DefinitionsServiceServer).Skip(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DefinitionsService_Skip_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DefinitionsServiceServer).Skip(ctx, req.(*SkipRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DefinitionsService_ServiceDesc is the grpc.ServiceDesc for DefinitionsService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -286,6 +466,26 @@ var DefinitionsService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Drop",
 			Handler:    _DefinitionsService_Drop_Handler,
+		},
+		{
+			MethodName: "Rebuild",
+			Handler:    _DefinitionsService_Rebuild_Handler,
+		},
+		{
+			MethodName: "EndRebuild",
+			Handler:    _DefinitionsService_EndRebuild_Handler,
+		},
+		{
+			MethodName: "Pause",
+			Handler:    _DefinitionsService_Pause_Handler,
+		},
+		{
+			MethodName: "Resume",
+			Handler:    _DefinitionsService_Resume_Handler,
+		},
+		{
+			MethodName: "Skip",
+			Handler:    _DefinitionsService_Skip_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
