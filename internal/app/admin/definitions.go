@@ -48,7 +48,7 @@ func (s *Service) ListDefinitions(ctx context.Context,
 	}
 	for _, def := range state.GetDefinitions() {
 		for _, v := range def.GetVersions() {
-			res.Versions = append(res.Versions, appliedVersion(d, v))
+			res.Versions = append(res.Versions, appliedVersion(d, state, v))
 		}
 	}
 	return res, nil
@@ -59,12 +59,19 @@ var stages = map[definitionsv1.Stage]string{ //nolint:gochecknoglobals // a cons
 	definitions.Building: "building", definitions.Promoted: "promoted", definitions.Kept: "kept",
 }
 
-func appliedVersion(d *definitions.Definitions, live *definitionsv1.Live) *adminv1.AppliedVersion {
+func appliedVersion(
+	d *definitions.Definitions, state *definitionsv1.State, live *definitionsv1.Live,
+) *adminv1.AppliedVersion {
 	v := live.GetApplied()
 	id := definitions.ID{Kind: v.GetKind(), Name: v.GetName(), Version: definitions.VersionText(v.GetVersion())}
 	shown := &adminv1.AppliedVersion{
 		Kind: id.Kind, Name: id.Name, Version: id.Version, Stage: stages[live.GetStage()], Since: live.GetSince(),
 		File: v.GetFile(), Applied: v.GetAt(), Dataset: v.GetDataset(), Note: d.Progress(id),
+	}
+	for _, rows := range state.GetDatasets() {
+		if rows.GetDataset() == v.GetDataset() && v.GetDataset() != 0 {
+			shown.Paused, shown.Rebuild = rows.GetPaused(), rows.GetRebuild()
+		}
 	}
 	if live.GetHeld() {
 		shown.Note = "it was rolled back, and waits for an operator to promote it"

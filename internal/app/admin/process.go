@@ -46,6 +46,16 @@ type ReadSide struct {
 	Definitions *definitions.Definitions
 	// Projections returns how the rows on this worker stand; nil of a gateway, which has none.
 	Projections func() []projections.Status
+	// Parked are the parked entities of this worker's rows, nil of a gateway; the app has so many
+	// Partitions.
+	Parked     ParkedEntities
+	Partitions int32
+}
+
+// ParkedEntities are those of which rows are not folded any more: *projections.Engine.
+type ParkedEntities interface {
+	Parked(dataset uint32, partition int32, after string, limit int) ([]projections.Parked, error)
+	ParkedAt(dataset uint32, partition int32, offset int64) (*projections.Parked, error)
 }
 
 // App is an app as one of its processes sees it.

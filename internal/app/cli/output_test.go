@@ -138,8 +138,8 @@ var printing = []string{
 // query has a test of its own.
 var silent = []string{
 	"call", "check", "completion", "config", "dev", "drain", "exit-codes",
-	"gateway", "gen", "gen proto", "help", "new", "parked drop", "parked replay", "projection", "projection drop", "projection promote",
-	"projection rollback", "query", "run", "version", "watch",
+	"gateway", "gen", "gen proto", "help", "new", "parked drop", "parked replay", "projection", "projection drop", "projection pause",
+	"projection promote", "projection rebuild", "projection resume", "projection rollback", "query", "run", "version", "watch",
 	"cluster", "log",
 }
 

@@ -26,13 +26,21 @@ A timer whose command keeps failing becomes an effect of its entity on itself. P
 resolved, and do not block others. PARTITION:OFFSET names an effect.
 
 With --refused, list the effects that their targets refused, if their senders do not handle refusals: the newest 1000
-of each partition are kept. Replaying one sends its message as a new effect.`,
-		Example: "  millrace parked\n  millrace parked --refused\n  millrace parked --service shop.v1.Wallet\n  millrace parked replay 3:1207\n  millrace parked drop --service shop.v1.Wallet --all",
+of each partition are kept. Replaying one sends its message as a new effect.
+
+With --scope projection/NAME, list the entities that a projection does not fold any more, because a record of theirs
+could not be folded; and the records at which it has stopped. PARTITION:OFFSET names a record. Dropping it leaves it
+out of the rows on all workers, and the entity goes on with its later records.`,
+		Example: "  millrace parked\n  millrace parked --refused\n  millrace parked --service shop.v1.Wallet\n  millrace parked replay 3:1207\n  millrace parked drop --service shop.v1.Wallet --all\n  millrace parked --scope projection/orders",
 	}
 	filter := addParkedFilter(cmd)
 	limit := cmd.Flags().Int("limit", 0, "maximum number of effects; 0: unlimited")
 	refused := addRefused(cmd)
+	scope := addScope(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if scope.text != "" {
+			return listParkedEntities(cmd, scope, *limit)
+		}
 		return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
 			return listParked(ctx, cmd, a, filter, *limit, *refused)
 		})
@@ -139,7 +147,8 @@ func resolve(use, short, done string, drop bool) *cobra.Command {
 		Use: use + " [PARTITION:OFFSET]", Short: short,
 		Long: short + `: the one named by PARTITION:OFFSET, or with
 --all those selected by the other flags. It may be repeated: resolved effects are skipped. With --refused it is for
-effects that were refused by their targets.`,
+effects that were refused by their targets. With --scope it is for the records that a projection could not fold:
+drop leaves them out; to replay them is of no use, for they fail again.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("expected one effect, as in 3:1207, or --all")
@@ -150,7 +159,8 @@ effects that were refused by their targets.`,
 	}
 	filter := addParkedFilter(cmd)
 	refused := addRefused(cmd)
-	all := cmd.Flags().Bool("all", false, "all parked effects selected by --service, --method and --error")
+	scope := addScope(cmd)
+	all := cmd.Flags().Bool("all", false, "all parked effects selected by --service, --method and --error; or all of the scope")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		filtered := filter.GetService()+filter.GetMethod()+filter.GetError() != ""
 		switch {
@@ -158,6 +168,10 @@ effects that were refused by their targets.`,
 			return usagef("name an effect or use --all, not both")
 		case len(args) == 0 && !*all:
 			return usagef("name an effect, as in 3:1207, or use --all, which --service, --method and --error restrict")
+		case scope.text != "" && drop:
+			return dropParkedEntities(cmd, scope, args)
+		case scope.text != "":
+			return errSameAgain
 		case *all:
 			return admin(cmd, timeout(cmd), func(ctx context.Context, a adminv1.AdminServiceClient) error {
 				if *refused {

@@ -21,10 +21,11 @@ const projectionKind = "Projection"
 // projectionGroup has the commands about projections.
 func projectionGroup() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "projection", Short: "Show, promote, roll back and drop projections", Args: exactly(0, "a command, as in list"),
+		Use: "projection", Short: "Show and operate projections", Args: exactly(0, "a command, as in list"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(projectionList(), projectionStatus(), projectionPromote(), projectionRollback(), projectionDrop())
+	cmd.AddCommand(projectionList(), projectionStatus(), projectionPromote(), projectionRollback(), projectionDrop(),
+		projectionRebuild(), projectionPause(), projectionResume())
 	return cmd
 }
 
@@ -122,6 +123,9 @@ func (p *projectionPages) replicas(name string) []*replicaRow {
 	for _, v := range p.versions {
 		if name == "" || v.GetName() == name {
 			wanted[v.GetDataset()] = true
+			if v.GetRebuild() != 0 {
+				wanted[v.GetRebuild()] = true
+			}
 		}
 	}
 	var rows []*replicaRow
@@ -147,6 +151,9 @@ func (p *projectionPages) names(dataset uint32) string {
 	for _, v := range p.versions {
 		if v.GetDataset() == dataset {
 			names = append(names, v.GetName()+" "+v.GetVersion())
+		}
+		if v.GetRebuild() == dataset {
+			names = append(names, v.GetName()+" "+v.GetVersion()+" (built again)")
 		}
 	}
 	return strings.Join(names, ", ")
@@ -236,6 +243,9 @@ func (p *projectionPages) rows() []*projectionRow {
 		row := &projectionRow{
 			Name: v.GetName(), Version: v.GetVersion(), Stage: v.GetStage(), Dataset: v.GetDataset(),
 			Partitions: p.partitions, Note: v.GetNote(),
+		}
+		if v.GetPaused() {
+			row.Stage += ", paused"
 		}
 		for _, s := range p.furthest(v.GetDataset()) {
 			if s.GetState() == stateLive {

@@ -130,6 +130,56 @@ func (s *defined) DropDefinition(_ context.Context,
 	return &adminv1.DropDefinitionResponse{}, nil
 }
 
+// RebuildProjection, PauseProjection, ResumeProjection and SkipRecord write their requests down.
+func (s *defined) RebuildProjection(_ context.Context,
+	r *adminv1.RebuildProjectionRequest,
+) (*adminv1.RebuildProjectionResponse, error) {
+	s.note("rebuild", r)
+	return &adminv1.RebuildProjectionResponse{Version: "4", Unchanged: r.GetVersion() != ""}, nil
+}
+
+func (s *defined) PauseProjection(_ context.Context,
+	r *adminv1.PauseProjectionRequest,
+) (*adminv1.PauseProjectionResponse, error) {
+	s.note("pause", r)
+	return &adminv1.PauseProjectionResponse{Version: "4"}, nil
+}
+
+func (s *defined) ResumeProjection(_ context.Context,
+	r *adminv1.ResumeProjectionRequest,
+) (*adminv1.ResumeProjectionResponse, error) {
+	s.note("resume", r)
+	return &adminv1.ResumeProjectionResponse{Version: "4", Unchanged: true}, nil
+}
+
+func (s *defined) SkipRecord(_ context.Context, r *adminv1.SkipRecordRequest) (*adminv1.SkipRecordResponse, error) {
+	s.note("skip", r)
+	if r.GetOffset() == 404 {
+		return nil, status.Error(codes.NotFound, "the record at 1:404 has parked nothing")
+	}
+	return &adminv1.SkipRecordResponse{Version: "4", Entity: "order/7"}, nil
+}
+
+// ListParkedEntities answers with two pages of what stands here, and with nothing for version 9.
+func (*defined) ListParkedEntities(_ context.Context,
+	r *adminv1.ListParkedEntitiesRequest,
+) (*adminv1.ListParkedEntitiesResponse, error) {
+	switch {
+	case r.GetVersion() == "9":
+		return &adminv1.ListParkedEntitiesResponse{Version: "9"}, nil
+	case r.GetPageToken() == "":
+		return &adminv1.ListParkedEntitiesResponse{
+			Version: "4", NextPageToken: "0:7", MissingPartitions: []int32{2},
+			Entities: []*adminv1.ParkedEntity{{Offset: 12, Entity: "order/7", Error: "field total_cents: division by zero", Behind: 3}},
+		}, nil
+	default:
+		return &adminv1.ListParkedEntitiesResponse{
+			Version:  "4",
+			Entities: []*adminv1.ParkedEntity{{Partition: 1, Offset: 404, Entity: "order/8", Error: "too long", Stopped: true}},
+		}, nil
+	}
+}
+
 func (s *defined) note(what string, r interface{ ProtoReflect() protoreflect.Message }) {
 	text, err := protojson.Marshal(r)
 	if err == nil {

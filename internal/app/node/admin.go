@@ -60,7 +60,10 @@ func (p workerProcess) Worker() *admin.Worker {
 
 // ReadSide returns what is defined, and how the rows on this worker stand.
 func (p workerProcess) ReadSide() *admin.ReadSide {
-	return &admin.ReadSide{Definitions: p.readSide.definitions, Projections: p.readSide.engine.Status}
+	return &admin.ReadSide{
+		Definitions: p.readSide.definitions, Projections: p.readSide.engine.Status, Parked: p.readSide.engine,
+		Partitions: p.layout.Partitions,
+	}
 }
 
 // gatewayProcess is a gateway as its admin service sees it.

@@ -209,7 +209,11 @@ type AppliedVersion struct {
 	Dataset uint32 `protobuf:"varint,8,opt,name=dataset,proto3" json:"dataset,omitempty"`
 	// Why it is not promoted yet, or why this process cannot use it; empty: there is no reason, or it
 	// is not known here.
-	Note          string `protobuf:"bytes,9,opt,name=note,proto3" json:"note,omitempty"`
+	Note string `protobuf:"bytes,9,opt,name=note,proto3" json:"note,omitempty"`
+	// Nothing is folded into its rows.
+	Paused bool `protobuf:"varint,10,opt,name=paused,proto3" json:"paused,omitempty"`
+	// The number of the rows that are built to take the place of its rows; 0: none.
+	Rebuild       uint32 `protobuf:"varint,11,opt,name=rebuild,proto3" json:"rebuild,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -305,6 +309,20 @@ func (x *AppliedVersion) GetNote() string {
 		return x.Note
 	}
 	return ""
+}
+
+func (x *AppliedVersion) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *AppliedVersion) GetRebuild() uint32 {
+	if x != nil {
+		return x.Rebuild
+	}
+	return 0
 }
 
 // DefinitionChange is an entry of the history of definitions.
@@ -1124,6 +1142,681 @@ func (*DropDefinitionResponse) Descriptor() ([]byte, []int) {
 	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
+type RebuildProjectionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: the version in force or, without one, the newest.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildProjectionRequest) Reset() {
+	*x = RebuildProjectionRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildProjectionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildProjectionRequest) ProtoMessage() {}
+
+func (x *RebuildProjectionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildProjectionRequest.ProtoReflect.Descriptor instead.
+func (*RebuildProjectionRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RebuildProjectionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RebuildProjectionRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type RebuildProjectionResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The rows were being built again already.
+	Unchanged     bool `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildProjectionResponse) Reset() {
+	*x = RebuildProjectionResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildProjectionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildProjectionResponse) ProtoMessage() {}
+
+func (x *RebuildProjectionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildProjectionResponse.ProtoReflect.Descriptor instead.
+func (*RebuildProjectionResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RebuildProjectionResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RebuildProjectionResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type PauseProjectionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: the version in force or, without one, the newest.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseProjectionRequest) Reset() {
+	*x = PauseProjectionRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseProjectionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseProjectionRequest) ProtoMessage() {}
+
+func (x *PauseProjectionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseProjectionRequest.ProtoReflect.Descriptor instead.
+func (*PauseProjectionRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PauseProjectionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PauseProjectionRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type PauseProjectionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Unchanged     bool                   `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseProjectionResponse) Reset() {
+	*x = PauseProjectionResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseProjectionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseProjectionResponse) ProtoMessage() {}
+
+func (x *PauseProjectionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseProjectionResponse.ProtoReflect.Descriptor instead.
+func (*PauseProjectionResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PauseProjectionResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PauseProjectionResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type ResumeProjectionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: the version in force or, without one, the newest.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeProjectionRequest) Reset() {
+	*x = ResumeProjectionRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeProjectionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeProjectionRequest) ProtoMessage() {}
+
+func (x *ResumeProjectionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeProjectionRequest.ProtoReflect.Descriptor instead.
+func (*ResumeProjectionRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ResumeProjectionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResumeProjectionRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type ResumeProjectionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Unchanged     bool                   `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeProjectionResponse) Reset() {
+	*x = ResumeProjectionResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeProjectionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeProjectionResponse) ProtoMessage() {}
+
+func (x *ResumeProjectionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeProjectionResponse.ProtoReflect.Descriptor instead.
+func (*ResumeProjectionResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ResumeProjectionResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ResumeProjectionResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+type ListParkedEntitiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: the version in force or, without one, the newest.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Where the page before has ended: empty for the first page.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// At most so many; 0: 1000, which is the most.
+	Limit         int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListParkedEntitiesRequest) Reset() {
+	*x = ListParkedEntitiesRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListParkedEntitiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListParkedEntitiesRequest) ProtoMessage() {}
+
+func (x *ListParkedEntitiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListParkedEntitiesRequest.ProtoReflect.Descriptor instead.
+func (*ListParkedEntitiesRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListParkedEntitiesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListParkedEntitiesRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ListParkedEntitiesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListParkedEntitiesRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListParkedEntitiesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By partition and id.
+	Entities      []*ParkedEntity `protobuf:"bytes,1,rep,name=entities,proto3" json:"entities,omitempty"`
+	NextPageToken string          `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Version       string          `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// The partitions that this worker has no rows of: ask others.
+	MissingPartitions []int32 `protobuf:"varint,4,rep,packed,name=missing_partitions,json=missingPartitions,proto3" json:"missing_partitions,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *ListParkedEntitiesResponse) Reset() {
+	*x = ListParkedEntitiesResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListParkedEntitiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListParkedEntitiesResponse) ProtoMessage() {}
+
+func (x *ListParkedEntitiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListParkedEntitiesResponse.ProtoReflect.Descriptor instead.
+func (*ListParkedEntitiesResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListParkedEntitiesResponse) GetEntities() []*ParkedEntity {
+	if x != nil {
+		return x.Entities
+	}
+	return nil
+}
+
+func (x *ListParkedEntitiesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListParkedEntitiesResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ListParkedEntitiesResponse) GetMissingPartitions() []int32 {
+	if x != nil {
+		return x.MissingPartitions
+	}
+	return nil
+}
+
+// ParkedEntity is an entity of which a projection folds nothing more.
+type ParkedEntity struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The record that could not be folded, and why.
+	Offset int64  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Entity string `protobuf:"bytes,3,opt,name=entity,proto3" json:"entity,omitempty"`
+	Error  string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// How many of its records came later, and wait.
+	Behind uint64 `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"`
+	// The record has stopped the rows of the partition, instead of parking the entity.
+	Stopped       bool `protobuf:"varint,6,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParkedEntity) Reset() {
+	*x = ParkedEntity{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParkedEntity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParkedEntity) ProtoMessage() {}
+
+func (x *ParkedEntity) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParkedEntity.ProtoReflect.Descriptor instead.
+func (*ParkedEntity) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ParkedEntity) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ParkedEntity) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ParkedEntity) GetEntity() string {
+	if x != nil {
+		return x.Entity
+	}
+	return ""
+}
+
+func (x *ParkedEntity) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ParkedEntity) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *ParkedEntity) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
+}
+
+type SkipRecordRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: the version in force or, without one, the newest.
+	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Partition     int32  `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	Offset        int64  `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkipRecordRequest) Reset() {
+	*x = SkipRecordRequest{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkipRecordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkipRecordRequest) ProtoMessage() {}
+
+func (x *SkipRecordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkipRecordRequest.ProtoReflect.Descriptor instead.
+func (*SkipRecordRequest) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SkipRecordRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SkipRecordRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *SkipRecordRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *SkipRecordRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+type SkipRecordResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Entity  string                 `protobuf:"bytes,2,opt,name=entity,proto3" json:"entity,omitempty"`
+	// It was left out already.
+	Unchanged     bool `protobuf:"varint,3,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkipRecordResponse) Reset() {
+	*x = SkipRecordResponse{}
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkipRecordResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkipRecordResponse) ProtoMessage() {}
+
+func (x *SkipRecordResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkipRecordResponse.ProtoReflect.Descriptor instead.
+func (*SkipRecordResponse) Descriptor() ([]byte, []int) {
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SkipRecordResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *SkipRecordResponse) GetEntity() string {
+	if x != nil {
+		return x.Entity
+	}
+	return ""
+}
+
+func (x *SkipRecordResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
 type ListHaltedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1132,7 +1825,7 @@ type ListHaltedRequest struct {
 
 func (x *ListHaltedRequest) Reset() {
 	*x = ListHaltedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1837,7 @@ func (x *ListHaltedRequest) String() string {
 func (*ListHaltedRequest) ProtoMessage() {}
 
 func (x *ListHaltedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1850,7 @@ func (x *ListHaltedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHaltedRequest.ProtoReflect.Descriptor instead.
 func (*ListHaltedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type ListHaltedResponse struct {
@@ -1169,7 +1862,7 @@ type ListHaltedResponse struct {
 
 func (x *ListHaltedResponse) Reset() {
 	*x = ListHaltedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1874,7 @@ func (x *ListHaltedResponse) String() string {
 func (*ListHaltedResponse) ProtoMessage() {}
 
 func (x *ListHaltedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1887,7 @@ func (x *ListHaltedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHaltedResponse.ProtoReflect.Descriptor instead.
 func (*ListHaltedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListHaltedResponse) GetPartitions() []*HaltedPartition {
@@ -1236,7 +1929,7 @@ type HaltedPartition struct {
 
 func (x *HaltedPartition) Reset() {
 	*x = HaltedPartition{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1941,7 @@ func (x *HaltedPartition) String() string {
 func (*HaltedPartition) ProtoMessage() {}
 
 func (x *HaltedPartition) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1954,7 @@ func (x *HaltedPartition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaltedPartition.ProtoReflect.Descriptor instead.
 func (*HaltedPartition) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HaltedPartition) GetPartition() int32 {
@@ -1395,7 +2088,7 @@ type RepairOption struct {
 
 func (x *RepairOption) Reset() {
 	*x = RepairOption{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +2100,7 @@ func (x *RepairOption) String() string {
 func (*RepairOption) ProtoMessage() {}
 
 func (x *RepairOption) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +2113,7 @@ func (x *RepairOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairOption.ProtoReflect.Descriptor instead.
 func (*RepairOption) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RepairOption) GetChoice() RepairChoice {
@@ -1447,7 +2140,7 @@ type RepairRequest struct {
 
 func (x *RepairRequest) Reset() {
 	*x = RepairRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +2152,7 @@ func (x *RepairRequest) String() string {
 func (*RepairRequest) ProtoMessage() {}
 
 func (x *RepairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +2165,7 @@ func (x *RepairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairRequest.ProtoReflect.Descriptor instead.
 func (*RepairRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RepairRequest) GetPartition() int32 {
@@ -1514,7 +2207,7 @@ type RepairResponse struct {
 
 func (x *RepairResponse) Reset() {
 	*x = RepairResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +2219,7 @@ func (x *RepairResponse) String() string {
 func (*RepairResponse) ProtoMessage() {}
 
 func (x *RepairResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +2232,7 @@ func (x *RepairResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairResponse.ProtoReflect.Descriptor instead.
 func (*RepairResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RepairResponse) GetState() string {
@@ -1638,7 +2331,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +2343,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +2356,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *VerifyRequest) GetPartition() int32 {
@@ -1696,7 +2389,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +2401,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +2414,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *VerifyResponse) GetPartition() int32 {
@@ -1798,7 +2491,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +2503,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2516,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VerifyProgress) GetNextOffset() int64 {
@@ -1852,7 +2545,7 @@ type VerifyFinding struct {
 
 func (x *VerifyFinding) Reset() {
 	*x = VerifyFinding{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +2557,7 @@ func (x *VerifyFinding) String() string {
 func (*VerifyFinding) ProtoMessage() {}
 
 func (x *VerifyFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2570,7 @@ func (x *VerifyFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyFinding.ProtoReflect.Descriptor instead.
 func (*VerifyFinding) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VerifyFinding) GetOffset() int64 {
@@ -1923,7 +2616,7 @@ type VerifySummary struct {
 
 func (x *VerifySummary) Reset() {
 	*x = VerifySummary{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2628,7 @@ func (x *VerifySummary) String() string {
 func (*VerifySummary) ProtoMessage() {}
 
 func (x *VerifySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2641,7 @@ func (x *VerifySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifySummary.ProtoReflect.Descriptor instead.
 func (*VerifySummary) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *VerifySummary) GetStartOffset() int64 {
@@ -2057,7 +2750,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2762,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2775,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 // ClusterResponse is the app as seen by one process.
@@ -2104,7 +2797,7 @@ type ClusterResponse struct {
 
 func (x *ClusterResponse) Reset() {
 	*x = ClusterResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2809,7 @@ func (x *ClusterResponse) String() string {
 func (*ClusterResponse) ProtoMessage() {}
 
 func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2822,7 @@ func (x *ClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterResponse.ProtoReflect.Descriptor instead.
 func (*ClusterResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ClusterResponse) GetApp() string {
@@ -2191,7 +2884,7 @@ type PartlyServed struct {
 
 func (x *PartlyServed) Reset() {
 	*x = PartlyServed{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2896,7 @@ func (x *PartlyServed) String() string {
 func (*PartlyServed) ProtoMessage() {}
 
 func (x *PartlyServed) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2909,7 @@ func (x *PartlyServed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartlyServed.ProtoReflect.Descriptor instead.
 func (*PartlyServed) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PartlyServed) GetService() string {
@@ -2274,7 +2967,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2979,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2992,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Member) GetName() string {
@@ -2358,7 +3051,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +3063,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +3076,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Placement) GetPartition() int32 {
@@ -2419,7 +3112,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +3124,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +3137,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DrainRequest) GetWorker() string {
@@ -2469,7 +3162,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +3174,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +3187,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 type ListParkedRequest struct {
@@ -2513,7 +3206,7 @@ type ListParkedRequest struct {
 
 func (x *ListParkedRequest) Reset() {
 	*x = ListParkedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +3218,7 @@ func (x *ListParkedRequest) String() string {
 func (*ListParkedRequest) ProtoMessage() {}
 
 func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +3231,7 @@ func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedRequest.ProtoReflect.Descriptor instead.
 func (*ListParkedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListParkedRequest) GetLimit() int32 {
@@ -2585,7 +3278,7 @@ type ListParkedResponse struct {
 
 func (x *ListParkedResponse) Reset() {
 	*x = ListParkedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +3290,7 @@ func (x *ListParkedResponse) String() string {
 func (*ListParkedResponse) ProtoMessage() {}
 
 func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +3303,7 @@ func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedResponse.ProtoReflect.Descriptor instead.
 func (*ListParkedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListParkedResponse) GetEffects() []*ParkedEffect {
@@ -2655,7 +3348,7 @@ type ParkedFilter struct {
 
 func (x *ParkedFilter) Reset() {
 	*x = ParkedFilter{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +3360,7 @@ func (x *ParkedFilter) String() string {
 func (*ParkedFilter) ProtoMessage() {}
 
 func (x *ParkedFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +3373,7 @@ func (x *ParkedFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedFilter.ProtoReflect.Descriptor instead.
 func (*ParkedFilter) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ParkedFilter) GetService() string {
@@ -2727,7 +3420,7 @@ type ParkedEffect struct {
 
 func (x *ParkedEffect) Reset() {
 	*x = ParkedEffect{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3432,7 @@ func (x *ParkedEffect) String() string {
 func (*ParkedEffect) ProtoMessage() {}
 
 func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3445,7 @@ func (x *ParkedEffect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedEffect.ProtoReflect.Descriptor instead.
 func (*ParkedEffect) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ParkedEffect) GetPartition() int32 {
@@ -2844,7 +3537,7 @@ type ResolveParkedRequest struct {
 
 func (x *ResolveParkedRequest) Reset() {
 	*x = ResolveParkedRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2856,7 +3549,7 @@ func (x *ResolveParkedRequest) String() string {
 func (*ResolveParkedRequest) ProtoMessage() {}
 
 func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2869,7 +3562,7 @@ func (x *ResolveParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedRequest.ProtoReflect.Descriptor instead.
 func (*ResolveParkedRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ResolveParkedRequest) GetPartition() int32 {
@@ -2926,7 +3619,7 @@ type ResolveParkedResponse struct {
 
 func (x *ResolveParkedResponse) Reset() {
 	*x = ResolveParkedResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2938,7 +3631,7 @@ func (x *ResolveParkedResponse) String() string {
 func (*ResolveParkedResponse) ProtoMessage() {}
 
 func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2951,7 +3644,7 @@ func (x *ResolveParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveParkedResponse.ProtoReflect.Descriptor instead.
 func (*ResolveParkedResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ResolveParkedResponse) GetResolved() int64 {
@@ -2976,7 +3669,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3681,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3694,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 // StatusResponse is the whole /status page.
@@ -3045,7 +3738,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3750,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3763,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -3248,7 +3941,7 @@ type ProjectionStatus struct {
 
 func (x *ProjectionStatus) Reset() {
 	*x = ProjectionStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3260,7 +3953,7 @@ func (x *ProjectionStatus) String() string {
 func (*ProjectionStatus) ProtoMessage() {}
 
 func (x *ProjectionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3273,7 +3966,7 @@ func (x *ProjectionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectionStatus.ProtoReflect.Descriptor instead.
 func (*ProjectionStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ProjectionStatus) GetDataset() uint32 {
@@ -3423,7 +4116,7 @@ type StalenessStatus struct {
 
 func (x *StalenessStatus) Reset() {
 	*x = StalenessStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3435,7 +4128,7 @@ func (x *StalenessStatus) String() string {
 func (*StalenessStatus) ProtoMessage() {}
 
 func (x *StalenessStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3448,7 +4141,7 @@ func (x *StalenessStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StalenessStatus.ProtoReflect.Descriptor instead.
 func (*StalenessStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StalenessStatus) GetEntityType() string {
@@ -3546,7 +4239,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3558,7 +4251,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3571,7 +4264,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ClusterStatus) GetPeerAddress() string {
@@ -3660,7 +4353,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3672,7 +4365,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3685,7 +4378,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PeerStatus) GetName() string {
@@ -3753,7 +4446,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3765,7 +4458,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3778,7 +4471,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ServiceStatus) GetName() string {
@@ -3860,7 +4553,7 @@ type PartitionStatus struct {
 
 func (x *PartitionStatus) Reset() {
 	*x = PartitionStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3872,7 +4565,7 @@ func (x *PartitionStatus) String() string {
 func (*PartitionStatus) ProtoMessage() {}
 
 func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[46]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3885,7 +4578,7 @@ func (x *PartitionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionStatus.ProtoReflect.Descriptor instead.
 func (*PartitionStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PartitionStatus) GetPartition() int32 {
@@ -4062,7 +4755,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4767,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[47]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4087,7 +4780,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *TaskStatus) GetName() string {
@@ -4128,7 +4821,7 @@ type GetEntityRequest struct {
 
 func (x *GetEntityRequest) Reset() {
 	*x = GetEntityRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4140,7 +4833,7 @@ func (x *GetEntityRequest) String() string {
 func (*GetEntityRequest) ProtoMessage() {}
 
 func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[48]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4153,7 +4846,7 @@ func (x *GetEntityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityRequest.ProtoReflect.Descriptor instead.
 func (*GetEntityRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GetEntityRequest) GetType() string {
@@ -4193,7 +4886,7 @@ type GetEntityResponse struct {
 
 func (x *GetEntityResponse) Reset() {
 	*x = GetEntityResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4205,7 +4898,7 @@ func (x *GetEntityResponse) String() string {
 func (*GetEntityResponse) ProtoMessage() {}
 
 func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[49]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4218,7 +4911,7 @@ func (x *GetEntityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEntityResponse.ProtoReflect.Descriptor instead.
 func (*GetEntityResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetEntityResponse) GetType() string {
@@ -4310,7 +5003,7 @@ type Content struct {
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4322,7 +5015,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[50]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4335,7 +5028,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Content) GetTypeUrl() string {
@@ -4376,7 +5069,7 @@ type ListEntitiesRequest struct {
 
 func (x *ListEntitiesRequest) Reset() {
 	*x = ListEntitiesRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4388,7 +5081,7 @@ func (x *ListEntitiesRequest) String() string {
 func (*ListEntitiesRequest) ProtoMessage() {}
 
 func (x *ListEntitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[51]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4401,7 +5094,7 @@ func (x *ListEntitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntitiesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntitiesRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListEntitiesRequest) GetType() string {
@@ -4451,7 +5144,7 @@ type ListEntitiesResponse struct {
 
 func (x *ListEntitiesResponse) Reset() {
 	*x = ListEntitiesResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4463,7 +5156,7 @@ func (x *ListEntitiesResponse) String() string {
 func (*ListEntitiesResponse) ProtoMessage() {}
 
 func (x *ListEntitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[52]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4476,7 +5169,7 @@ func (x *ListEntitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntitiesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntitiesResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListEntitiesResponse) GetEntities() []*StoredEntity {
@@ -4512,7 +5205,7 @@ type StoredEntity struct {
 
 func (x *StoredEntity) Reset() {
 	*x = StoredEntity{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4524,7 +5217,7 @@ func (x *StoredEntity) String() string {
 func (*StoredEntity) ProtoMessage() {}
 
 func (x *StoredEntity) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[53]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4537,7 +5230,7 @@ func (x *StoredEntity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEntity.ProtoReflect.Descriptor instead.
 func (*StoredEntity) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *StoredEntity) GetType() string {
@@ -4601,7 +5294,7 @@ type CountEntitiesRequest struct {
 
 func (x *CountEntitiesRequest) Reset() {
 	*x = CountEntitiesRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4613,7 +5306,7 @@ func (x *CountEntitiesRequest) String() string {
 func (*CountEntitiesRequest) ProtoMessage() {}
 
 func (x *CountEntitiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[54]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4626,7 +5319,7 @@ func (x *CountEntitiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountEntitiesRequest.ProtoReflect.Descriptor instead.
 func (*CountEntitiesRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CountEntitiesRequest) GetPartition() int32 {
@@ -4654,7 +5347,7 @@ type CountEntitiesResponse struct {
 
 func (x *CountEntitiesResponse) Reset() {
 	*x = CountEntitiesResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4666,7 +5359,7 @@ func (x *CountEntitiesResponse) String() string {
 func (*CountEntitiesResponse) ProtoMessage() {}
 
 func (x *CountEntitiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[55]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4679,7 +5372,7 @@ func (x *CountEntitiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountEntitiesResponse.ProtoReflect.Descriptor instead.
 func (*CountEntitiesResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CountEntitiesResponse) GetPartition() int32 {
@@ -4710,7 +5403,7 @@ type EntityCount struct {
 
 func (x *EntityCount) Reset() {
 	*x = EntityCount{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4722,7 +5415,7 @@ func (x *EntityCount) String() string {
 func (*EntityCount) ProtoMessage() {}
 
 func (x *EntityCount) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[56]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4735,7 +5428,7 @@ func (x *EntityCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntityCount.ProtoReflect.Descriptor instead.
 func (*EntityCount) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *EntityCount) GetType() string {
@@ -4784,7 +5477,7 @@ type ListTimersRequest struct {
 
 func (x *ListTimersRequest) Reset() {
 	*x = ListTimersRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4796,7 +5489,7 @@ func (x *ListTimersRequest) String() string {
 func (*ListTimersRequest) ProtoMessage() {}
 
 func (x *ListTimersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[57]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4809,7 +5502,7 @@ func (x *ListTimersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimersRequest.ProtoReflect.Descriptor instead.
 func (*ListTimersRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListTimersRequest) GetType() string {
@@ -4859,7 +5552,7 @@ type ListTimersResponse struct {
 
 func (x *ListTimersResponse) Reset() {
 	*x = ListTimersResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4871,7 +5564,7 @@ func (x *ListTimersResponse) String() string {
 func (*ListTimersResponse) ProtoMessage() {}
 
 func (x *ListTimersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[58]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4884,7 +5577,7 @@ func (x *ListTimersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTimersResponse.ProtoReflect.Descriptor instead.
 func (*ListTimersResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListTimersResponse) GetTimers() []*PendingTimer {
@@ -4922,7 +5615,7 @@ type PendingTimer struct {
 
 func (x *PendingTimer) Reset() {
 	*x = PendingTimer{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4934,7 +5627,7 @@ func (x *PendingTimer) String() string {
 func (*PendingTimer) ProtoMessage() {}
 
 func (x *PendingTimer) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[59]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4947,7 +5640,7 @@ func (x *PendingTimer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingTimer.ProtoReflect.Descriptor instead.
 func (*PendingTimer) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *PendingTimer) GetEntity() string {
@@ -5018,7 +5711,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5030,7 +5723,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[60]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5043,7 +5736,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *HistoryRequest) GetType() string {
@@ -5091,7 +5784,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5103,7 +5796,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[61]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5116,7 +5809,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *HistoryResponse) GetPartition() int32 {
@@ -5223,7 +5916,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5235,7 +5928,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[62]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5248,7 +5941,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *TailRequest) GetEntity() string {
@@ -5325,7 +6018,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5337,7 +6030,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[63]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5350,7 +6043,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *TailResponse) GetPartition() int32 {
@@ -5481,7 +6174,7 @@ type TimerRecord struct {
 
 func (x *TimerRecord) Reset() {
 	*x = TimerRecord{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5493,7 +6186,7 @@ func (x *TimerRecord) String() string {
 func (*TimerRecord) ProtoMessage() {}
 
 func (x *TimerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[64]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5506,7 +6199,7 @@ func (x *TimerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimerRecord.ProtoReflect.Descriptor instead.
 func (*TimerRecord) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *TimerRecord) GetName() string {
@@ -5554,7 +6247,7 @@ type SettledRecord struct {
 
 func (x *SettledRecord) Reset() {
 	*x = SettledRecord{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5566,7 +6259,7 @@ func (x *SettledRecord) String() string {
 func (*SettledRecord) ProtoMessage() {}
 
 func (x *SettledRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[65]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5579,7 +6272,7 @@ func (x *SettledRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettledRecord.ProtoReflect.Descriptor instead.
 func (*SettledRecord) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *SettledRecord) GetDone() []int64 {
@@ -5624,7 +6317,7 @@ type ParkedRecord struct {
 
 func (x *ParkedRecord) Reset() {
 	*x = ParkedRecord{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5636,7 +6329,7 @@ func (x *ParkedRecord) String() string {
 func (*ParkedRecord) ProtoMessage() {}
 
 func (x *ParkedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[66]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5649,7 +6342,7 @@ func (x *ParkedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedRecord.ProtoReflect.Descriptor instead.
 func (*ParkedRecord) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ParkedRecord) GetOffset() int64 {
@@ -5688,7 +6381,7 @@ type DescriptorsRequest struct {
 
 func (x *DescriptorsRequest) Reset() {
 	*x = DescriptorsRequest{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5700,7 +6393,7 @@ func (x *DescriptorsRequest) String() string {
 func (*DescriptorsRequest) ProtoMessage() {}
 
 func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[67]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5713,7 +6406,7 @@ func (x *DescriptorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsRequest.ProtoReflect.Descriptor instead.
 func (*DescriptorsRequest) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{78}
 }
 
 type DescriptorsResponse struct {
@@ -5725,7 +6418,7 @@ type DescriptorsResponse struct {
 
 func (x *DescriptorsResponse) Reset() {
 	*x = DescriptorsResponse{}
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5737,7 +6430,7 @@ func (x *DescriptorsResponse) String() string {
 func (*DescriptorsResponse) ProtoMessage() {}
 
 func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_millrace_admin_v1_admin_proto_msgTypes[68]
+	mi := &file_millrace_admin_v1_admin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5750,7 +6443,7 @@ func (x *DescriptorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescriptorsResponse.ProtoReflect.Descriptor instead.
 func (*DescriptorsResponse) Descriptor() ([]byte, []int) {
-	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_millrace_admin_v1_admin_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *DescriptorsResponse) GetFileDescriptorSet() []byte {
@@ -5770,7 +6463,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x17ListDefinitionsResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12=\n" +
 	"\bversions\x18\x02 \x03(\v2!.millrace.admin.v1.AppliedVersionR\bversions\x12=\n" +
-	"\achanges\x18\x03 \x03(\v2#.millrace.admin.v1.DefinitionChangeR\achanges\"\x92\x02\n" +
+	"\achanges\x18\x03 \x03(\v2#.millrace.admin.v1.DefinitionChangeR\achanges\"\xc4\x02\n" +
 	"\x0eAppliedVersion\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -5780,7 +6473,10 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x04file\x18\x06 \x01(\tR\x04file\x124\n" +
 	"\aapplied\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aapplied\x12\x18\n" +
 	"\adataset\x18\b \x01(\rR\adataset\x12\x12\n" +
-	"\x04note\x18\t \x01(\tR\x04note\"\xb0\x01\n" +
+	"\x04note\x18\t \x01(\tR\x04note\x12\x16\n" +
+	"\x06paused\x18\n" +
+	" \x01(\bR\x06paused\x12\x18\n" +
+	"\arebuild\x18\v \x01(\rR\arebuild\"\xb0\x01\n" +
 	"\x10DefinitionChange\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
@@ -5837,7 +6533,52 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\"\x18\n" +
-	"\x16DropDefinitionResponse\"\x13\n" +
+	"\x16DropDefinitionResponse\"H\n" +
+	"\x18RebuildProjectionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"S\n" +
+	"\x19RebuildProjectionResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged\"F\n" +
+	"\x16PauseProjectionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"Q\n" +
+	"\x17PauseProjectionResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged\"G\n" +
+	"\x17ResumeProjectionRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\"R\n" +
+	"\x18ResumeProjectionResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged\"~\n" +
+	"\x19ListParkedEntitiesRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\"\xca\x01\n" +
+	"\x1aListParkedEntitiesResponse\x12;\n" +
+	"\bentities\x18\x01 \x03(\v2\x1f.millrace.admin.v1.ParkedEntityR\bentities\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12-\n" +
+	"\x12missing_partitions\x18\x04 \x03(\x05R\x11missingPartitions\"\xa4\x01\n" +
+	"\fParkedEntity\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
+	"\x06entity\x18\x03 \x01(\tR\x06entity\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x16\n" +
+	"\x06behind\x18\x05 \x01(\x04R\x06behind\x12\x18\n" +
+	"\astopped\x18\x06 \x01(\bR\astopped\"w\n" +
+	"\x11SkipRecordRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1c\n" +
+	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x03R\x06offset\"d\n" +
+	"\x12SkipRecordResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
+	"\x06entity\x18\x02 \x01(\tR\x06entity\x12\x1c\n" +
+	"\tunchanged\x18\x03 \x01(\bR\tunchanged\"\x13\n" +
 	"\x11ListHaltedRequest\"X\n" +
 	"\x12ListHaltedResponse\x12B\n" +
 	"\n" +
@@ -6292,7 +7033,7 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x13REPAIR_CHOICE_RETRY\x10\x01\x12\x1d\n" +
 	"\x19REPAIR_CHOICE_ACCEPT_LOSS\x10\x02\x12\x1e\n" +
 	"\x1aREPAIR_CHOICE_APPEND_IMAGE\x10\x03\x12\x19\n" +
-	"\x15REPAIR_CHOICE_PREVIEW\x10\x042\xd3\x0e\n" +
+	"\x15REPAIR_CHOICE_PREVIEW\x10\x042\xe8\x12\n" +
 	"\fAdminService\x12M\n" +
 	"\x06Status\x12 .millrace.admin.v1.StatusRequest\x1a!.millrace.admin.v1.StatusResponse\x12V\n" +
 	"\tGetEntity\x12#.millrace.admin.v1.GetEntityRequest\x1a$.millrace.admin.v1.GetEntityResponse\x12a\n" +
@@ -6316,7 +7057,13 @@ const file_millrace_admin_v1_admin_proto_rawDesc = "" +
 	"\x10ApplyDefinitions\x12*.millrace.admin.v1.ApplyDefinitionsRequest\x1a+.millrace.admin.v1.ApplyDefinitionsResponse\x12n\n" +
 	"\x11PromoteDefinition\x12+.millrace.admin.v1.PromoteDefinitionRequest\x1a,.millrace.admin.v1.PromoteDefinitionResponse\x12q\n" +
 	"\x12RollbackDefinition\x12,.millrace.admin.v1.RollbackDefinitionRequest\x1a-.millrace.admin.v1.RollbackDefinitionResponse\x12e\n" +
-	"\x0eDropDefinition\x12(.millrace.admin.v1.DropDefinitionRequest\x1a).millrace.admin.v1.DropDefinitionResponseBEZCgithub.com/millrace-io/millrace/proto/gen/millrace/admin/v1;adminv1b\x06proto3"
+	"\x0eDropDefinition\x12(.millrace.admin.v1.DropDefinitionRequest\x1a).millrace.admin.v1.DropDefinitionResponse\x12n\n" +
+	"\x11RebuildProjection\x12+.millrace.admin.v1.RebuildProjectionRequest\x1a,.millrace.admin.v1.RebuildProjectionResponse\x12h\n" +
+	"\x0fPauseProjection\x12).millrace.admin.v1.PauseProjectionRequest\x1a*.millrace.admin.v1.PauseProjectionResponse\x12k\n" +
+	"\x10ResumeProjection\x12*.millrace.admin.v1.ResumeProjectionRequest\x1a+.millrace.admin.v1.ResumeProjectionResponse\x12q\n" +
+	"\x12ListParkedEntities\x12,.millrace.admin.v1.ListParkedEntitiesRequest\x1a-.millrace.admin.v1.ListParkedEntitiesResponse\x12Y\n" +
+	"\n" +
+	"SkipRecord\x12$.millrace.admin.v1.SkipRecordRequest\x1a%.millrace.admin.v1.SkipRecordResponseBEZCgithub.com/millrace-io/millrace/proto/gen/millrace/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_millrace_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -6331,7 +7078,7 @@ func file_millrace_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_millrace_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_millrace_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(RepairChoice)(0),                  // 0: millrace.admin.v1.RepairChoice
 	(*ListDefinitionsRequest)(nil),     // 1: millrace.admin.v1.ListDefinitionsRequest
@@ -6349,162 +7096,184 @@ var file_millrace_admin_v1_admin_proto_goTypes = []any{
 	(*RollbackDefinitionResponse)(nil), // 13: millrace.admin.v1.RollbackDefinitionResponse
 	(*DropDefinitionRequest)(nil),      // 14: millrace.admin.v1.DropDefinitionRequest
 	(*DropDefinitionResponse)(nil),     // 15: millrace.admin.v1.DropDefinitionResponse
-	(*ListHaltedRequest)(nil),          // 16: millrace.admin.v1.ListHaltedRequest
-	(*ListHaltedResponse)(nil),         // 17: millrace.admin.v1.ListHaltedResponse
-	(*HaltedPartition)(nil),            // 18: millrace.admin.v1.HaltedPartition
-	(*RepairOption)(nil),               // 19: millrace.admin.v1.RepairOption
-	(*RepairRequest)(nil),              // 20: millrace.admin.v1.RepairRequest
-	(*RepairResponse)(nil),             // 21: millrace.admin.v1.RepairResponse
-	(*VerifyRequest)(nil),              // 22: millrace.admin.v1.VerifyRequest
-	(*VerifyResponse)(nil),             // 23: millrace.admin.v1.VerifyResponse
-	(*VerifyProgress)(nil),             // 24: millrace.admin.v1.VerifyProgress
-	(*VerifyFinding)(nil),              // 25: millrace.admin.v1.VerifyFinding
-	(*VerifySummary)(nil),              // 26: millrace.admin.v1.VerifySummary
-	(*ClusterRequest)(nil),             // 27: millrace.admin.v1.ClusterRequest
-	(*ClusterResponse)(nil),            // 28: millrace.admin.v1.ClusterResponse
-	(*PartlyServed)(nil),               // 29: millrace.admin.v1.PartlyServed
-	(*Member)(nil),                     // 30: millrace.admin.v1.Member
-	(*Placement)(nil),                  // 31: millrace.admin.v1.Placement
-	(*DrainRequest)(nil),               // 32: millrace.admin.v1.DrainRequest
-	(*DrainResponse)(nil),              // 33: millrace.admin.v1.DrainResponse
-	(*ListParkedRequest)(nil),          // 34: millrace.admin.v1.ListParkedRequest
-	(*ListParkedResponse)(nil),         // 35: millrace.admin.v1.ListParkedResponse
-	(*ParkedFilter)(nil),               // 36: millrace.admin.v1.ParkedFilter
-	(*ParkedEffect)(nil),               // 37: millrace.admin.v1.ParkedEffect
-	(*ResolveParkedRequest)(nil),       // 38: millrace.admin.v1.ResolveParkedRequest
-	(*ResolveParkedResponse)(nil),      // 39: millrace.admin.v1.ResolveParkedResponse
-	(*StatusRequest)(nil),              // 40: millrace.admin.v1.StatusRequest
-	(*StatusResponse)(nil),             // 41: millrace.admin.v1.StatusResponse
-	(*ProjectionStatus)(nil),           // 42: millrace.admin.v1.ProjectionStatus
-	(*StalenessStatus)(nil),            // 43: millrace.admin.v1.StalenessStatus
-	(*ClusterStatus)(nil),              // 44: millrace.admin.v1.ClusterStatus
-	(*PeerStatus)(nil),                 // 45: millrace.admin.v1.PeerStatus
-	(*ServiceStatus)(nil),              // 46: millrace.admin.v1.ServiceStatus
-	(*PartitionStatus)(nil),            // 47: millrace.admin.v1.PartitionStatus
-	(*TaskStatus)(nil),                 // 48: millrace.admin.v1.TaskStatus
-	(*GetEntityRequest)(nil),           // 49: millrace.admin.v1.GetEntityRequest
-	(*GetEntityResponse)(nil),          // 50: millrace.admin.v1.GetEntityResponse
-	(*Content)(nil),                    // 51: millrace.admin.v1.Content
-	(*ListEntitiesRequest)(nil),        // 52: millrace.admin.v1.ListEntitiesRequest
-	(*ListEntitiesResponse)(nil),       // 53: millrace.admin.v1.ListEntitiesResponse
-	(*StoredEntity)(nil),               // 54: millrace.admin.v1.StoredEntity
-	(*CountEntitiesRequest)(nil),       // 55: millrace.admin.v1.CountEntitiesRequest
-	(*CountEntitiesResponse)(nil),      // 56: millrace.admin.v1.CountEntitiesResponse
-	(*EntityCount)(nil),                // 57: millrace.admin.v1.EntityCount
-	(*ListTimersRequest)(nil),          // 58: millrace.admin.v1.ListTimersRequest
-	(*ListTimersResponse)(nil),         // 59: millrace.admin.v1.ListTimersResponse
-	(*PendingTimer)(nil),               // 60: millrace.admin.v1.PendingTimer
-	(*HistoryRequest)(nil),             // 61: millrace.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),            // 62: millrace.admin.v1.HistoryResponse
-	(*TailRequest)(nil),                // 63: millrace.admin.v1.TailRequest
-	(*TailResponse)(nil),               // 64: millrace.admin.v1.TailResponse
-	(*TimerRecord)(nil),                // 65: millrace.admin.v1.TimerRecord
-	(*SettledRecord)(nil),              // 66: millrace.admin.v1.SettledRecord
-	(*ParkedRecord)(nil),               // 67: millrace.admin.v1.ParkedRecord
-	(*DescriptorsRequest)(nil),         // 68: millrace.admin.v1.DescriptorsRequest
-	(*DescriptorsResponse)(nil),        // 69: millrace.admin.v1.DescriptorsResponse
-	(*timestamppb.Timestamp)(nil),      // 70: google.protobuf.Timestamp
+	(*RebuildProjectionRequest)(nil),   // 16: millrace.admin.v1.RebuildProjectionRequest
+	(*RebuildProjectionResponse)(nil),  // 17: millrace.admin.v1.RebuildProjectionResponse
+	(*PauseProjectionRequest)(nil),     // 18: millrace.admin.v1.PauseProjectionRequest
+	(*PauseProjectionResponse)(nil),    // 19: millrace.admin.v1.PauseProjectionResponse
+	(*ResumeProjectionRequest)(nil),    // 20: millrace.admin.v1.ResumeProjectionRequest
+	(*ResumeProjectionResponse)(nil),   // 21: millrace.admin.v1.ResumeProjectionResponse
+	(*ListParkedEntitiesRequest)(nil),  // 22: millrace.admin.v1.ListParkedEntitiesRequest
+	(*ListParkedEntitiesResponse)(nil), // 23: millrace.admin.v1.ListParkedEntitiesResponse
+	(*ParkedEntity)(nil),               // 24: millrace.admin.v1.ParkedEntity
+	(*SkipRecordRequest)(nil),          // 25: millrace.admin.v1.SkipRecordRequest
+	(*SkipRecordResponse)(nil),         // 26: millrace.admin.v1.SkipRecordResponse
+	(*ListHaltedRequest)(nil),          // 27: millrace.admin.v1.ListHaltedRequest
+	(*ListHaltedResponse)(nil),         // 28: millrace.admin.v1.ListHaltedResponse
+	(*HaltedPartition)(nil),            // 29: millrace.admin.v1.HaltedPartition
+	(*RepairOption)(nil),               // 30: millrace.admin.v1.RepairOption
+	(*RepairRequest)(nil),              // 31: millrace.admin.v1.RepairRequest
+	(*RepairResponse)(nil),             // 32: millrace.admin.v1.RepairResponse
+	(*VerifyRequest)(nil),              // 33: millrace.admin.v1.VerifyRequest
+	(*VerifyResponse)(nil),             // 34: millrace.admin.v1.VerifyResponse
+	(*VerifyProgress)(nil),             // 35: millrace.admin.v1.VerifyProgress
+	(*VerifyFinding)(nil),              // 36: millrace.admin.v1.VerifyFinding
+	(*VerifySummary)(nil),              // 37: millrace.admin.v1.VerifySummary
+	(*ClusterRequest)(nil),             // 38: millrace.admin.v1.ClusterRequest
+	(*ClusterResponse)(nil),            // 39: millrace.admin.v1.ClusterResponse
+	(*PartlyServed)(nil),               // 40: millrace.admin.v1.PartlyServed
+	(*Member)(nil),                     // 41: millrace.admin.v1.Member
+	(*Placement)(nil),                  // 42: millrace.admin.v1.Placement
+	(*DrainRequest)(nil),               // 43: millrace.admin.v1.DrainRequest
+	(*DrainResponse)(nil),              // 44: millrace.admin.v1.DrainResponse
+	(*ListParkedRequest)(nil),          // 45: millrace.admin.v1.ListParkedRequest
+	(*ListParkedResponse)(nil),         // 46: millrace.admin.v1.ListParkedResponse
+	(*ParkedFilter)(nil),               // 47: millrace.admin.v1.ParkedFilter
+	(*ParkedEffect)(nil),               // 48: millrace.admin.v1.ParkedEffect
+	(*ResolveParkedRequest)(nil),       // 49: millrace.admin.v1.ResolveParkedRequest
+	(*ResolveParkedResponse)(nil),      // 50: millrace.admin.v1.ResolveParkedResponse
+	(*StatusRequest)(nil),              // 51: millrace.admin.v1.StatusRequest
+	(*StatusResponse)(nil),             // 52: millrace.admin.v1.StatusResponse
+	(*ProjectionStatus)(nil),           // 53: millrace.admin.v1.ProjectionStatus
+	(*StalenessStatus)(nil),            // 54: millrace.admin.v1.StalenessStatus
+	(*ClusterStatus)(nil),              // 55: millrace.admin.v1.ClusterStatus
+	(*PeerStatus)(nil),                 // 56: millrace.admin.v1.PeerStatus
+	(*ServiceStatus)(nil),              // 57: millrace.admin.v1.ServiceStatus
+	(*PartitionStatus)(nil),            // 58: millrace.admin.v1.PartitionStatus
+	(*TaskStatus)(nil),                 // 59: millrace.admin.v1.TaskStatus
+	(*GetEntityRequest)(nil),           // 60: millrace.admin.v1.GetEntityRequest
+	(*GetEntityResponse)(nil),          // 61: millrace.admin.v1.GetEntityResponse
+	(*Content)(nil),                    // 62: millrace.admin.v1.Content
+	(*ListEntitiesRequest)(nil),        // 63: millrace.admin.v1.ListEntitiesRequest
+	(*ListEntitiesResponse)(nil),       // 64: millrace.admin.v1.ListEntitiesResponse
+	(*StoredEntity)(nil),               // 65: millrace.admin.v1.StoredEntity
+	(*CountEntitiesRequest)(nil),       // 66: millrace.admin.v1.CountEntitiesRequest
+	(*CountEntitiesResponse)(nil),      // 67: millrace.admin.v1.CountEntitiesResponse
+	(*EntityCount)(nil),                // 68: millrace.admin.v1.EntityCount
+	(*ListTimersRequest)(nil),          // 69: millrace.admin.v1.ListTimersRequest
+	(*ListTimersResponse)(nil),         // 70: millrace.admin.v1.ListTimersResponse
+	(*PendingTimer)(nil),               // 71: millrace.admin.v1.PendingTimer
+	(*HistoryRequest)(nil),             // 72: millrace.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),            // 73: millrace.admin.v1.HistoryResponse
+	(*TailRequest)(nil),                // 74: millrace.admin.v1.TailRequest
+	(*TailResponse)(nil),               // 75: millrace.admin.v1.TailResponse
+	(*TimerRecord)(nil),                // 76: millrace.admin.v1.TimerRecord
+	(*SettledRecord)(nil),              // 77: millrace.admin.v1.SettledRecord
+	(*ParkedRecord)(nil),               // 78: millrace.admin.v1.ParkedRecord
+	(*DescriptorsRequest)(nil),         // 79: millrace.admin.v1.DescriptorsRequest
+	(*DescriptorsResponse)(nil),        // 80: millrace.admin.v1.DescriptorsResponse
+	(*timestamppb.Timestamp)(nil),      // 81: google.protobuf.Timestamp
 }
 var file_millrace_admin_v1_admin_proto_depIdxs = []int32{
 	3,  // 0: millrace.admin.v1.ListDefinitionsResponse.versions:type_name -> millrace.admin.v1.AppliedVersion
 	4,  // 1: millrace.admin.v1.ListDefinitionsResponse.changes:type_name -> millrace.admin.v1.DefinitionChange
-	70, // 2: millrace.admin.v1.AppliedVersion.since:type_name -> google.protobuf.Timestamp
-	70, // 3: millrace.admin.v1.AppliedVersion.applied:type_name -> google.protobuf.Timestamp
-	70, // 4: millrace.admin.v1.DefinitionChange.at:type_name -> google.protobuf.Timestamp
+	81, // 2: millrace.admin.v1.AppliedVersion.since:type_name -> google.protobuf.Timestamp
+	81, // 3: millrace.admin.v1.AppliedVersion.applied:type_name -> google.protobuf.Timestamp
+	81, // 4: millrace.admin.v1.DefinitionChange.at:type_name -> google.protobuf.Timestamp
 	6,  // 5: millrace.admin.v1.ApplyDefinitionsRequest.files:type_name -> millrace.admin.v1.DefinitionFile
 	8,  // 6: millrace.admin.v1.ApplyDefinitionsResponse.outcomes:type_name -> millrace.admin.v1.DefinitionOutcome
 	9,  // 7: millrace.admin.v1.ApplyDefinitionsResponse.problems:type_name -> millrace.admin.v1.DefinitionProblem
-	18, // 8: millrace.admin.v1.ListHaltedResponse.partitions:type_name -> millrace.admin.v1.HaltedPartition
-	19, // 9: millrace.admin.v1.HaltedPartition.choices:type_name -> millrace.admin.v1.RepairOption
-	0,  // 10: millrace.admin.v1.RepairOption.choice:type_name -> millrace.admin.v1.RepairChoice
-	0,  // 11: millrace.admin.v1.RepairRequest.choice:type_name -> millrace.admin.v1.RepairChoice
-	24, // 12: millrace.admin.v1.VerifyResponse.progress:type_name -> millrace.admin.v1.VerifyProgress
-	25, // 13: millrace.admin.v1.VerifyResponse.finding:type_name -> millrace.admin.v1.VerifyFinding
-	26, // 14: millrace.admin.v1.VerifyResponse.summary:type_name -> millrace.admin.v1.VerifySummary
-	30, // 15: millrace.admin.v1.ClusterResponse.members:type_name -> millrace.admin.v1.Member
-	31, // 16: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
-	29, // 17: millrace.admin.v1.ClusterResponse.partly_served:type_name -> millrace.admin.v1.PartlyServed
-	41, // 18: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
-	36, // 19: millrace.admin.v1.ListParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
-	37, // 20: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
-	51, // 21: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
-	70, // 22: millrace.admin.v1.ParkedEffect.timer_due:type_name -> google.protobuf.Timestamp
-	36, // 23: millrace.admin.v1.ResolveParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
-	70, // 24: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	46, // 25: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
-	47, // 26: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
-	48, // 27: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
-	44, // 28: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
-	43, // 29: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
-	42, // 30: millrace.admin.v1.StatusResponse.projections:type_name -> millrace.admin.v1.ProjectionStatus
-	70, // 31: millrace.admin.v1.ProjectionStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	45, // 32: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
-	70, // 33: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
-	70, // 34: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	70, // 35: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	70, // 36: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
-	51, // 37: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
-	62, // 38: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
-	54, // 39: millrace.admin.v1.ListEntitiesResponse.entities:type_name -> millrace.admin.v1.StoredEntity
-	51, // 40: millrace.admin.v1.StoredEntity.value:type_name -> millrace.admin.v1.Content
-	57, // 41: millrace.admin.v1.CountEntitiesResponse.types:type_name -> millrace.admin.v1.EntityCount
-	60, // 42: millrace.admin.v1.ListTimersResponse.timers:type_name -> millrace.admin.v1.PendingTimer
-	70, // 43: millrace.admin.v1.PendingTimer.due:type_name -> google.protobuf.Timestamp
-	51, // 44: millrace.admin.v1.PendingTimer.payload:type_name -> millrace.admin.v1.Content
-	70, // 45: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
-	51, // 46: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
-	65, // 47: millrace.admin.v1.HistoryResponse.timer:type_name -> millrace.admin.v1.TimerRecord
-	70, // 48: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
-	51, // 49: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
-	65, // 50: millrace.admin.v1.TailResponse.timer:type_name -> millrace.admin.v1.TimerRecord
-	66, // 51: millrace.admin.v1.TailResponse.settled:type_name -> millrace.admin.v1.SettledRecord
-	70, // 52: millrace.admin.v1.TimerRecord.due:type_name -> google.protobuf.Timestamp
-	67, // 53: millrace.admin.v1.SettledRecord.parked:type_name -> millrace.admin.v1.ParkedRecord
-	40, // 54: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
-	49, // 55: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
-	52, // 56: millrace.admin.v1.AdminService.ListEntities:input_type -> millrace.admin.v1.ListEntitiesRequest
-	55, // 57: millrace.admin.v1.AdminService.CountEntities:input_type -> millrace.admin.v1.CountEntitiesRequest
-	58, // 58: millrace.admin.v1.AdminService.ListTimers:input_type -> millrace.admin.v1.ListTimersRequest
-	61, // 59: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
-	63, // 60: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
-	68, // 61: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
-	34, // 62: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
-	38, // 63: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
-	27, // 64: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
-	32, // 65: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
-	16, // 66: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
-	20, // 67: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
-	22, // 68: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
-	1,  // 69: millrace.admin.v1.AdminService.ListDefinitions:input_type -> millrace.admin.v1.ListDefinitionsRequest
-	5,  // 70: millrace.admin.v1.AdminService.ApplyDefinitions:input_type -> millrace.admin.v1.ApplyDefinitionsRequest
-	10, // 71: millrace.admin.v1.AdminService.PromoteDefinition:input_type -> millrace.admin.v1.PromoteDefinitionRequest
-	12, // 72: millrace.admin.v1.AdminService.RollbackDefinition:input_type -> millrace.admin.v1.RollbackDefinitionRequest
-	14, // 73: millrace.admin.v1.AdminService.DropDefinition:input_type -> millrace.admin.v1.DropDefinitionRequest
-	41, // 74: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
-	50, // 75: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
-	53, // 76: millrace.admin.v1.AdminService.ListEntities:output_type -> millrace.admin.v1.ListEntitiesResponse
-	56, // 77: millrace.admin.v1.AdminService.CountEntities:output_type -> millrace.admin.v1.CountEntitiesResponse
-	59, // 78: millrace.admin.v1.AdminService.ListTimers:output_type -> millrace.admin.v1.ListTimersResponse
-	62, // 79: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
-	64, // 80: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
-	69, // 81: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
-	35, // 82: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
-	39, // 83: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
-	28, // 84: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
-	33, // 85: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
-	17, // 86: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
-	21, // 87: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
-	23, // 88: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
-	2,  // 89: millrace.admin.v1.AdminService.ListDefinitions:output_type -> millrace.admin.v1.ListDefinitionsResponse
-	7,  // 90: millrace.admin.v1.AdminService.ApplyDefinitions:output_type -> millrace.admin.v1.ApplyDefinitionsResponse
-	11, // 91: millrace.admin.v1.AdminService.PromoteDefinition:output_type -> millrace.admin.v1.PromoteDefinitionResponse
-	13, // 92: millrace.admin.v1.AdminService.RollbackDefinition:output_type -> millrace.admin.v1.RollbackDefinitionResponse
-	15, // 93: millrace.admin.v1.AdminService.DropDefinition:output_type -> millrace.admin.v1.DropDefinitionResponse
-	74, // [74:94] is the sub-list for method output_type
-	54, // [54:74] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	24, // 8: millrace.admin.v1.ListParkedEntitiesResponse.entities:type_name -> millrace.admin.v1.ParkedEntity
+	29, // 9: millrace.admin.v1.ListHaltedResponse.partitions:type_name -> millrace.admin.v1.HaltedPartition
+	30, // 10: millrace.admin.v1.HaltedPartition.choices:type_name -> millrace.admin.v1.RepairOption
+	0,  // 11: millrace.admin.v1.RepairOption.choice:type_name -> millrace.admin.v1.RepairChoice
+	0,  // 12: millrace.admin.v1.RepairRequest.choice:type_name -> millrace.admin.v1.RepairChoice
+	35, // 13: millrace.admin.v1.VerifyResponse.progress:type_name -> millrace.admin.v1.VerifyProgress
+	36, // 14: millrace.admin.v1.VerifyResponse.finding:type_name -> millrace.admin.v1.VerifyFinding
+	37, // 15: millrace.admin.v1.VerifyResponse.summary:type_name -> millrace.admin.v1.VerifySummary
+	41, // 16: millrace.admin.v1.ClusterResponse.members:type_name -> millrace.admin.v1.Member
+	42, // 17: millrace.admin.v1.ClusterResponse.partitions:type_name -> millrace.admin.v1.Placement
+	40, // 18: millrace.admin.v1.ClusterResponse.partly_served:type_name -> millrace.admin.v1.PartlyServed
+	52, // 19: millrace.admin.v1.Member.status:type_name -> millrace.admin.v1.StatusResponse
+	47, // 20: millrace.admin.v1.ListParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
+	48, // 21: millrace.admin.v1.ListParkedResponse.effects:type_name -> millrace.admin.v1.ParkedEffect
+	62, // 22: millrace.admin.v1.ParkedEffect.payload:type_name -> millrace.admin.v1.Content
+	81, // 23: millrace.admin.v1.ParkedEffect.timer_due:type_name -> google.protobuf.Timestamp
+	47, // 24: millrace.admin.v1.ResolveParkedRequest.filter:type_name -> millrace.admin.v1.ParkedFilter
+	81, // 25: millrace.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	57, // 26: millrace.admin.v1.StatusResponse.services:type_name -> millrace.admin.v1.ServiceStatus
+	58, // 27: millrace.admin.v1.StatusResponse.partitions:type_name -> millrace.admin.v1.PartitionStatus
+	59, // 28: millrace.admin.v1.StatusResponse.tasks:type_name -> millrace.admin.v1.TaskStatus
+	55, // 29: millrace.admin.v1.StatusResponse.cluster:type_name -> millrace.admin.v1.ClusterStatus
+	54, // 30: millrace.admin.v1.StatusResponse.staleness:type_name -> millrace.admin.v1.StalenessStatus
+	53, // 31: millrace.admin.v1.StatusResponse.projections:type_name -> millrace.admin.v1.ProjectionStatus
+	81, // 32: millrace.admin.v1.ProjectionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	56, // 33: millrace.admin.v1.ClusterStatus.peers:type_name -> millrace.admin.v1.PeerStatus
+	81, // 34: millrace.admin.v1.PeerStatus.since:type_name -> google.protobuf.Timestamp
+	81, // 35: millrace.admin.v1.PeerStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	81, // 36: millrace.admin.v1.PartitionStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	81, // 37: millrace.admin.v1.TaskStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	62, // 38: millrace.admin.v1.GetEntityResponse.state:type_name -> millrace.admin.v1.Content
+	73, // 39: millrace.admin.v1.GetEntityResponse.events:type_name -> millrace.admin.v1.HistoryResponse
+	65, // 40: millrace.admin.v1.ListEntitiesResponse.entities:type_name -> millrace.admin.v1.StoredEntity
+	62, // 41: millrace.admin.v1.StoredEntity.value:type_name -> millrace.admin.v1.Content
+	68, // 42: millrace.admin.v1.CountEntitiesResponse.types:type_name -> millrace.admin.v1.EntityCount
+	71, // 43: millrace.admin.v1.ListTimersResponse.timers:type_name -> millrace.admin.v1.PendingTimer
+	81, // 44: millrace.admin.v1.PendingTimer.due:type_name -> google.protobuf.Timestamp
+	62, // 45: millrace.admin.v1.PendingTimer.payload:type_name -> millrace.admin.v1.Content
+	81, // 46: millrace.admin.v1.HistoryResponse.time:type_name -> google.protobuf.Timestamp
+	62, // 47: millrace.admin.v1.HistoryResponse.content:type_name -> millrace.admin.v1.Content
+	76, // 48: millrace.admin.v1.HistoryResponse.timer:type_name -> millrace.admin.v1.TimerRecord
+	81, // 49: millrace.admin.v1.TailResponse.time:type_name -> google.protobuf.Timestamp
+	62, // 50: millrace.admin.v1.TailResponse.content:type_name -> millrace.admin.v1.Content
+	76, // 51: millrace.admin.v1.TailResponse.timer:type_name -> millrace.admin.v1.TimerRecord
+	77, // 52: millrace.admin.v1.TailResponse.settled:type_name -> millrace.admin.v1.SettledRecord
+	81, // 53: millrace.admin.v1.TimerRecord.due:type_name -> google.protobuf.Timestamp
+	78, // 54: millrace.admin.v1.SettledRecord.parked:type_name -> millrace.admin.v1.ParkedRecord
+	51, // 55: millrace.admin.v1.AdminService.Status:input_type -> millrace.admin.v1.StatusRequest
+	60, // 56: millrace.admin.v1.AdminService.GetEntity:input_type -> millrace.admin.v1.GetEntityRequest
+	63, // 57: millrace.admin.v1.AdminService.ListEntities:input_type -> millrace.admin.v1.ListEntitiesRequest
+	66, // 58: millrace.admin.v1.AdminService.CountEntities:input_type -> millrace.admin.v1.CountEntitiesRequest
+	69, // 59: millrace.admin.v1.AdminService.ListTimers:input_type -> millrace.admin.v1.ListTimersRequest
+	72, // 60: millrace.admin.v1.AdminService.History:input_type -> millrace.admin.v1.HistoryRequest
+	74, // 61: millrace.admin.v1.AdminService.Tail:input_type -> millrace.admin.v1.TailRequest
+	79, // 62: millrace.admin.v1.AdminService.Descriptors:input_type -> millrace.admin.v1.DescriptorsRequest
+	45, // 63: millrace.admin.v1.AdminService.ListParked:input_type -> millrace.admin.v1.ListParkedRequest
+	49, // 64: millrace.admin.v1.AdminService.ResolveParked:input_type -> millrace.admin.v1.ResolveParkedRequest
+	38, // 65: millrace.admin.v1.AdminService.Cluster:input_type -> millrace.admin.v1.ClusterRequest
+	43, // 66: millrace.admin.v1.AdminService.Drain:input_type -> millrace.admin.v1.DrainRequest
+	27, // 67: millrace.admin.v1.AdminService.ListHalted:input_type -> millrace.admin.v1.ListHaltedRequest
+	31, // 68: millrace.admin.v1.AdminService.Repair:input_type -> millrace.admin.v1.RepairRequest
+	33, // 69: millrace.admin.v1.AdminService.Verify:input_type -> millrace.admin.v1.VerifyRequest
+	1,  // 70: millrace.admin.v1.AdminService.ListDefinitions:input_type -> millrace.admin.v1.ListDefinitionsRequest
+	5,  // 71: millrace.admin.v1.AdminService.ApplyDefinitions:input_type -> millrace.admin.v1.ApplyDefinitionsRequest
+	10, // 72: millrace.admin.v1.AdminService.PromoteDefinition:input_type -> millrace.admin.v1.PromoteDefinitionRequest
+	12, // 73: millrace.admin.v1.AdminService.RollbackDefinition:input_type -> millrace.admin.v1.RollbackDefinitionRequest
+	14, // 74: millrace.admin.v1.AdminService.DropDefinition:input_type -> millrace.admin.v1.DropDefinitionRequest
+	16, // 75: millrace.admin.v1.AdminService.RebuildProjection:input_type -> millrace.admin.v1.RebuildProjectionRequest
+	18, // 76: millrace.admin.v1.AdminService.PauseProjection:input_type -> millrace.admin.v1.PauseProjectionRequest
+	20, // 77: millrace.admin.v1.AdminService.ResumeProjection:input_type -> millrace.admin.v1.ResumeProjectionRequest
+	22, // 78: millrace.admin.v1.AdminService.ListParkedEntities:input_type -> millrace.admin.v1.ListParkedEntitiesRequest
+	25, // 79: millrace.admin.v1.AdminService.SkipRecord:input_type -> millrace.admin.v1.SkipRecordRequest
+	52, // 80: millrace.admin.v1.AdminService.Status:output_type -> millrace.admin.v1.StatusResponse
+	61, // 81: millrace.admin.v1.AdminService.GetEntity:output_type -> millrace.admin.v1.GetEntityResponse
+	64, // 82: millrace.admin.v1.AdminService.ListEntities:output_type -> millrace.admin.v1.ListEntitiesResponse
+	67, // 83: millrace.admin.v1.AdminService.CountEntities:output_type -> millrace.admin.v1.CountEntitiesResponse
+	70, // 84: millrace.admin.v1.AdminService.ListTimers:output_type -> millrace.admin.v1.ListTimersResponse
+	73, // 85: millrace.admin.v1.AdminService.History:output_type -> millrace.admin.v1.HistoryResponse
+	75, // 86: millrace.admin.v1.AdminService.Tail:output_type -> millrace.admin.v1.TailResponse
+	80, // 87: millrace.admin.v1.AdminService.Descriptors:output_type -> millrace.admin.v1.DescriptorsResponse
+	46, // 88: millrace.admin.v1.AdminService.ListParked:output_type -> millrace.admin.v1.ListParkedResponse
+	50, // 89: millrace.admin.v1.AdminService.ResolveParked:output_type -> millrace.admin.v1.ResolveParkedResponse
+	39, // 90: millrace.admin.v1.AdminService.Cluster:output_type -> millrace.admin.v1.ClusterResponse
+	44, // 91: millrace.admin.v1.AdminService.Drain:output_type -> millrace.admin.v1.DrainResponse
+	28, // 92: millrace.admin.v1.AdminService.ListHalted:output_type -> millrace.admin.v1.ListHaltedResponse
+	32, // 93: millrace.admin.v1.AdminService.Repair:output_type -> millrace.admin.v1.RepairResponse
+	34, // 94: millrace.admin.v1.AdminService.Verify:output_type -> millrace.admin.v1.VerifyResponse
+	2,  // 95: millrace.admin.v1.AdminService.ListDefinitions:output_type -> millrace.admin.v1.ListDefinitionsResponse
+	7,  // 96: millrace.admin.v1.AdminService.ApplyDefinitions:output_type -> millrace.admin.v1.ApplyDefinitionsResponse
+	11, // 97: millrace.admin.v1.AdminService.PromoteDefinition:output_type -> millrace.admin.v1.PromoteDefinitionResponse
+	13, // 98: millrace.admin.v1.AdminService.RollbackDefinition:output_type -> millrace.admin.v1.RollbackDefinitionResponse
+	15, // 99: millrace.admin.v1.AdminService.DropDefinition:output_type -> millrace.admin.v1.DropDefinitionResponse
+	17, // 100: millrace.admin.v1.AdminService.RebuildProjection:output_type -> millrace.admin.v1.RebuildProjectionResponse
+	19, // 101: millrace.admin.v1.AdminService.PauseProjection:output_type -> millrace.admin.v1.PauseProjectionResponse
+	21, // 102: millrace.admin.v1.AdminService.ResumeProjection:output_type -> millrace.admin.v1.ResumeProjectionResponse
+	23, // 103: millrace.admin.v1.AdminService.ListParkedEntities:output_type -> millrace.admin.v1.ListParkedEntitiesResponse
+	26, // 104: millrace.admin.v1.AdminService.SkipRecord:output_type -> millrace.admin.v1.SkipRecordResponse
+	80, // [80:105] is the sub-list for method output_type
+	55, // [55:80] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_millrace_admin_v1_admin_proto_init() }
@@ -6512,28 +7281,28 @@ func file_millrace_admin_v1_admin_proto_init() {
 	if File_millrace_admin_v1_admin_proto != nil {
 		return
 	}
-	file_millrace_admin_v1_admin_proto_msgTypes[21].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[22].OneofWrappers = []any{
+	file_millrace_admin_v1_admin_proto_msgTypes[32].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[33].OneofWrappers = []any{
 		(*VerifyResponse_Progress)(nil),
 		(*VerifyResponse_Finding)(nil),
 		(*VerifyResponse_Summary)(nil),
 	}
-	file_millrace_admin_v1_admin_proto_msgTypes[42].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[51].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[54].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[57].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[61].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[53].OneofWrappers = []any{}
 	file_millrace_admin_v1_admin_proto_msgTypes[62].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[63].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[64].OneofWrappers = []any{}
-	file_millrace_admin_v1_admin_proto_msgTypes[66].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[65].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[68].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[72].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[73].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[74].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[75].OneofWrappers = []any{}
+	file_millrace_admin_v1_admin_proto_msgTypes[77].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_millrace_admin_v1_admin_proto_rawDesc), len(file_millrace_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   69,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,11 @@ const (
 	AdminService_PromoteDefinition_FullMethodName  = "/millrace.admin.v1.AdminService/PromoteDefinition"
 	AdminService_RollbackDefinition_FullMethodName = "/millrace.admin.v1.AdminService/RollbackDefinition"
 	AdminService_DropDefinition_FullMethodName     = "/millrace.admin.v1.AdminService/DropDefinition"
+	AdminService_RebuildProjection_FullMethodName  = "/millrace.admin.v1.AdminService/RebuildProjection"
+	AdminService_PauseProjection_FullMethodName    = "/millrace.admin.v1.AdminService/PauseProjection"
+	AdminService_ResumeProjection_FullMethodName   = "/millrace.admin.v1.AdminService/ResumeProjection"
+	AdminService_ListParkedEntities_FullMethodName = "/millrace.admin.v1.AdminService/ListParkedEntities"
+	AdminService_SkipRecord_FullMethodName         = "/millrace.admin.v1.AdminService/SkipRecord"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -48,7 +53,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // AdminService reads state and status. Only ResolveParked, Drain, Repair, ApplyDefinitions,
-// PromoteDefinition, RollbackDefinition and DropDefinition change something.
+// PromoteDefinition, RollbackDefinition, DropDefinition, RebuildProjection, PauseProjection,
+// ResumeProjection and SkipRecord change something.
 type AdminServiceClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// GetEntity returns the stored state of an entity: for value entities the value, otherwise the
@@ -95,6 +101,18 @@ type AdminServiceClient interface {
 	RollbackDefinition(ctx context.Context, in *RollbackDefinitionRequest, opts ...grpc.CallOption) (*RollbackDefinitionResponse, error)
 	// DropDefinition gives up a version, or a definition with all of its versions.
 	DropDefinition(ctx context.Context, in *DropDefinitionRequest, opts ...grpc.CallOption) (*DropDefinitionResponse, error)
+	// RebuildProjection builds the rows of a version again, and changes over when they are complete.
+	RebuildProjection(ctx context.Context, in *RebuildProjectionRequest, opts ...grpc.CallOption) (*RebuildProjectionResponse, error)
+	// PauseProjection has nothing folded into the rows of a version.
+	PauseProjection(ctx context.Context, in *PauseProjectionRequest, opts ...grpc.CallOption) (*PauseProjectionResponse, error)
+	// ResumeProjection ends a pause.
+	ResumeProjection(ctx context.Context, in *ResumeProjectionRequest, opts ...grpc.CallOption) (*ResumeProjectionResponse, error)
+	// ListParkedEntities lists the entities of which a projection folds nothing more since a record
+	// could not be folded, as the worker that is asked has them.
+	ListParkedEntities(ctx context.Context, in *ListParkedEntitiesRequest, opts ...grpc.CallOption) (*ListParkedEntitiesResponse, error)
+	// SkipRecord leaves a record that could not be folded out of the rows, on all workers. The entity
+	// goes on with its later records.
+	SkipRecord(ctx context.Context, in *SkipRecordRequest, opts ...grpc.CallOption) (*SkipRecordResponse, error)
 }
 
 type adminServiceClient struct {
@@ -368,12 +386,63 @@ func (c *adminServiceClient) DropDefinition(ctx context.Context, in *DropDefinit
 	return out, nil
 }
 
+func (c *adminServiceClient) RebuildProjection(ctx context.Context, in *RebuildProjectionRequest, opts ...grpc.CallOption) (*RebuildProjectionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RebuildProjectionResponse)
+	err := c.cc.Invoke(ctx, AdminService_RebuildProjection_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) PauseProjection(ctx context.Context, in *PauseProjectionRequest, opts ...grpc.CallOption) (*PauseProjectionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PauseProjectionResponse)
+	err := c.cc.Invoke(ctx, AdminService_PauseProjection_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ResumeProjection(ctx context.Context, in *ResumeProjectionRequest, opts ...grpc.CallOption) (*ResumeProjectionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeProjectionResponse)
+	err := c.cc.Invoke(ctx, AdminService_ResumeProjection_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ListParkedEntities(ctx context.Context, in *ListParkedEntitiesRequest, opts ...grpc.CallOption) (*ListParkedEntitiesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListParkedEntitiesResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListParkedEntities_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) SkipRecord(ctx context.Context, in *SkipRecordRequest, opts ...grpc.CallOption) (*SkipRecordResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SkipRecordResponse)
+	err := c.cc.Invoke(ctx, AdminService_SkipRecord_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
 // AdminService reads state and status. Only ResolveParked, Drain, Repair, ApplyDefinitions,
-// PromoteDefinition, RollbackDefinition and DropDefinition change something.
+// PromoteDefinition, RollbackDefinition, DropDefinition, RebuildProjection, PauseProjection,
+// ResumeProjection and SkipRecord change something.
 type AdminServiceServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// GetEntity returns the stored state of an entity: for value entities the value, otherwise the
@@ -420,6 +489,18 @@ type AdminServiceServer interface {
 	RollbackDefinition(context.Context, *RollbackDefinitionRequest) (*RollbackDefinitionResponse, error)
 	// DropDefinition gives up a version, or a definition with all of its versions.
 	DropDefinition(context.Context, *DropDefinitionRequest) (*DropDefinitionResponse, error)
+	// RebuildProjection builds the rows of a version again, and changes over when they are complete.
+	RebuildProjection(context.Context, *RebuildProjectionRequest) (*RebuildProjectionResponse, error)
+	// PauseProjection has nothing folded into the rows of a version.
+	PauseProjection(context.Context, *PauseProjectionRequest) (*PauseProjectionResponse, error)
+	// ResumeProjection ends a pause.
+	ResumeProjection(context.Context, *ResumeProjectionRequest) (*ResumeProjectionResponse, error)
+	// ListParkedEntities lists the entities of which a projection folds nothing more since a record
+	// could not be folded, as the worker that is asked has them.
+	ListParkedEntities(context.Context, *ListParkedEntitiesRequest) (*ListParkedEntitiesResponse, error)
+	// SkipRecord leaves a record that could not be folded out of the rows, on all workers. The entity
+	// goes on with its later records.
+	SkipRecord(context.Context, *SkipRecordRequest) (*SkipRecordResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -489,6 +570,21 @@ func (UnimplementedAdminServiceServer) RollbackDefinition(context.Context, *Roll
 }
 func (UnimplementedAdminServiceServer) DropDefinition(context.Context, *DropDefinitionRequest) (*DropDefinitionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DropDefinition not implemented")
+}
+func (UnimplementedAdminServiceServer) RebuildProjection(context.Context, *RebuildProjectionRequest) (*RebuildProjectionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RebuildProjection not implemented")
+}
+func (UnimplementedAdminServiceServer) PauseProjection(context.Context, *PauseProjectionRequest) (*PauseProjectionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseProjection not implemented")
+}
+func (UnimplementedAdminServiceServer) ResumeProjection(context.Context, *ResumeProjectionRequest) (*ResumeProjectionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeProjection not implemented")
+}
+func (UnimplementedAdminServiceServer) ListParkedEntities(context.Context, *ListParkedEntitiesRequest) (*ListParkedEntitiesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListParkedEntities not implemented")
+}
+func (UnimplementedAdminServiceServer) SkipRecord(context.Context, *SkipRecordRequest) (*SkipRecordResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SkipRecord not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -822,6 +918,96 @@ func _AdminService_DropDefinition_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_RebuildProjection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebuildProjectionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RebuildProjection(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RebuildProjection_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RebuildProjection(ctx, req.(*RebuildProjectionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_PauseProjection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseProjectionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).PauseProjection(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_PauseProjection_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).PauseProjection(ctx, req.(*PauseProjectionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ResumeProjection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeProjectionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ResumeProjection(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ResumeProjection_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ResumeProjection(ctx, req.(*ResumeProjectionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ListParkedEntities_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListParkedEntitiesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListParkedEntities(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListParkedEntities_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListParkedEntities(ctx, req.(*ListParkedEntitiesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_SkipRecord_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SkipRecordRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).SkipRecord(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_SkipRecord_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).SkipRecord(ctx, req.(*SkipRecordRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -880,6 +1066,26 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DropDefinition",
 			Handler:    _AdminService_DropDefinition_Handler,
+		},
+		{
+			MethodName: "RebuildProjection",
+			Handler:    _AdminService_RebuildProjection_Handler,
+		},
+		{
+			MethodName: "PauseProjection",
+			Handler:    _AdminService_PauseProjection_Handler,
+		},
+		{
+			MethodName: "ResumeProjection",
+			Handler:    _AdminService_ResumeProjection_Handler,
+		},
+		{
+			MethodName: "ListParkedEntities",
+			Handler:    _AdminService_ListParkedEntities_Handler,
+		},
+		{
+			MethodName: "SkipRecord",
+			Handler:    _AdminService_SkipRecord_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
