@@ -52,6 +52,13 @@ func newQueries(f *fixture, views ...*projections.View) *queries {
 	q := &queries{fixture: f, service: query.New(query.Options{
 		App: "shop", Executor: &local.Executor{Engine: f.engine, Count: 1}, Freshness: owner{f},
 	})}
+	q.define(views...)
+	return q
+}
+
+// define replaces the views, of which the first is promoted.
+func (q *queries) define(views ...*projections.View) {
+	q.t.Helper()
 	var all []*query.View
 	for i, v := range views {
 		all = append(all, &query.View{
@@ -60,9 +67,8 @@ func newQueries(f *fixture, views ...*projections.View) *queries {
 		})
 	}
 	if err := q.service.Define(all, []byte(strings.Repeat("k", query.KeySize))); err != nil {
-		f.t.Fatal(err)
+		q.t.Fatal(err)
 	}
-	return q
 }
 
 // call calls a method; request is in the text form, the reply in JSON without its token.

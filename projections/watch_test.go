@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/prototext"
@@ -59,7 +60,8 @@ func (q *queries) watch(w *watcher) {
 	request := w.request
 	if w.token != "" {
 		request += fmt.Sprintf(" resume: %q", w.token)
-	} else {
+	}
+	if w.token == "" || w.rows == nil {
 		w.rows = map[string]string{}
 	}
 	m := q.service.Catalog().Service("millrace.query.orders.OrdersQuery").Method("Watch" + strings.TrimPrefix(w.list, "List"))
@@ -119,6 +121,14 @@ func (w *watcher) take(out *dynamicpb.Message) error {
 		w.token = token
 	}
 	return nil
+}
+
+// endedWith waits for the end of a watch.
+func (w *watcher) endedWith() string {
+	err := <-w.ended
+	w.end()
+	w.end = nil
+	return fmt.Sprint(err)
 }
 
 // leave ends a watch. The map and the token stay.
@@ -246,4 +256,89 @@ func TestWatches(t *testing.T) {
 	if resumed < int(seeds) || resets == 0 {
 		t.Errorf("%d watches went on with a token, %d were reset: the test is too gentle", resumed, resets)
 	}
+}
+
+// TestWatchesBeginAgain: another dataset, and a token that does not fit, make a client forget its
+// rows, or end its watch if it wants that; and what is no token is refused.
+func TestWatchesBeginAgain(t *testing.T) {
+	if _, err := schema(); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 1, 1<<20)
+		defer f.stop()
+		first, second := f.watchedOrders("10m"), f.watchedOrders("10m")
+		text := fmt.Sprintf(ordersYAML, "skip", orderParts[1]+", "+orderParts[2], "") + fmt.Sprintf(watchedYAML, "10m")
+		text = strings.Replace(text, "1000 / event.total_cents", "2000 / event.total_cents", 1)
+		second.Projection = projection(t, strings.Replace(text, "version: 1", "version: 2", 1))
+		second.Dataset = ordersDataset + 5
+		f.start(first, second)
+		f.event("order/o1", "OrderPlaced", placed("c0", 2))
+		f.event("order/o2", "OrderPlaced", placed("c1", 4))
+		f.catchUp()
+		synctest.Wait()
+		q := newQueries(f, first)
+		w := &watcher{list: "ListByCustomer", request: `customer_id: "c0"`}
+		strict := &watcher{list: "ListAll", request: "on_gap: ON_GAP_FAIL"}
+		q.watch(w)
+		q.watch(strict)
+		synctest.Wait()
+		if !w.synced || len(w.rows) != 1 || !strings.Contains(w.rows["o1"], `"totalCents":"500"`) || len(strict.rows) != 2 {
+			t.Fatalf("the clients have %v and %v", w.rows, strict.rows)
+		}
+		before := w.token
+
+		q.define(second)
+		if got := strict.endedWith(); !strings.Contains(got, "(version 1 of the projection was promoted): begin again, without `resume`") {
+			t.Errorf("a client that wants no reset got %s", got)
+		}
+		time.Sleep(2 * time.Second) // of the bubble: resets are spread
+		synctest.Wait()
+		if !w.synced || w.resets != 1 || len(w.rows) != 1 || !strings.Contains(w.rows["o1"], `"totalCents":"1000"`) {
+			t.Errorf("after a promotion a client has %v after %d resets", w.rows, w.resets)
+		}
+		w.leave(t)
+
+		for _, c := range []struct {
+			w      watcher
+			resets int
+			want   string
+		}{
+			{watcher{list: "ListByCustomer", request: `customer_id: "c0"`, token: before}, 1, ""},
+			{watcher{list: "ListByCustomer", request: `customer_id: "c1"`, token: w.token}, 1, ""},
+			{watcher{list: "ListAll", token: w.token}, 1, ""},
+			{watcher{list: "ListByCustomer", request: `customer_id: "c0"`, token: w.token}, 0, ""},
+			{watcher{list: "ListAll", token: "nonsense"}, 0, "the token in `resume` is not valid (it was not issued here, or is damaged)"},
+			{watcher{list: "ListAll", request: "on_gap: ON_GAP_FAIL", token: w.token}, 0, "the token is of a watch with other arguments"},
+			{watcher{list: "ListByCustomer", request: `customer_id: "c0" filter: "customer_name = 'x'"`}, 0, "customer_name"},
+		} {
+			q.watch(&c.w)
+			synctest.Wait()
+			if c.want != "" {
+				if got := c.w.endedWith(); !strings.Contains(got, c.want) {
+					t.Errorf("%s {%s} ended with %s, want %s", c.w.list, c.w.request, got, c.want)
+				}
+				continue
+			}
+			if !c.w.synced || c.w.resets != c.resets {
+				t.Errorf("%s {%s} with a token is synced %t after %d resets, want %d", c.w.list, c.w.request, c.w.synced,
+					c.w.resets, c.resets)
+			}
+			c.w.leave(t)
+		}
+
+		idle := &watcher{list: "ListByCustomer", request: `customer_id: "none"`}
+		q.watch(idle)
+		synctest.Wait()
+		last := idle.token
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if idle.token == last || !idle.synced {
+			t.Error("a client on whose rows nothing happens hears nothing")
+		}
+		q.service.EndWatches()
+		if got := idle.endedWith(); !strings.Contains(got, "the process ends; another one goes on from the last token") {
+			t.Errorf("at the end of the process it got %s", got)
+		}
+	})
 }
