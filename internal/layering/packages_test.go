@@ -82,6 +82,11 @@ var packages = map[string]row{
 		"proto/gen/cloudstate": "the handshake is Cloudstate's",
 	}},
 
+	"crdt": {floor: 1, is: "replicated data types: deltas, fold, snapshots", tools: true, tests: edges{
+		"broker-adapter":        "the log of the model",
+		"broker-adapter/simlog": "a log that compacts, for the model",
+	}},
+
 	"projections/definition": {floor: 1, is: "YAML files become checked definitions: expressions, plans, APIs, differences", may: edges{
 		"entities/discovery":               "a schema is made of what functions serve",
 		"proto/gen/millrace/projection/v1": "generated services import what they have in common",

@@ -24,6 +24,7 @@ var pure = map[string][]string{
 	"partitions/core": nil,
 
 	"internal/definitions":   {"entity.go", "state.go"},
+	"crdt":                   nil,
 	"projections/definition": nil,
 	"projections/mapping":    nil,
 	"projections/query":      {"filter.go", "predicate.go", "operand.go", "ranges.go", "page.go", "merge.go"},
@@ -95,7 +96,7 @@ func checkFile(files *token.FileSet, file *source, info *types.Info) []string {
 				found(n.Pos(), "a map's order (range over "+types.ExprString(n.X)+"): sort its keys first")
 			}
 		case *ast.CallExpr:
-			if selected(info, n.Fun) == "slices.Sorted" {
+			if name := selected(info, n.Fun); name == "slices.Sorted" || name == "slices.SortedFunc" {
 				sorted[ast.Unparen(n.Args[0])] = true // of a map's keys: no order is left
 			}
 		case *ast.SelectorExpr:
@@ -184,6 +185,7 @@ func TestPurityShow(t *testing.T) {
 		"map of another": {"import \"" + module + "/words\"\nfunc f() { for range words.All() {} }", "a map's order (range over words.All()): sort its keys first"},
 		"keys":           {"import \"maps\"\nfunc f(m map[int]int) { for range maps.Keys(m) {} }", "a map's order (maps.Keys)"},
 		"sorted keys":    {"import (\"maps\"; \"slices\")\nfunc f(m map[int]int) { for range slices.Sorted(maps.Keys(m)) {} }", ""},
+		"ordered keys":   {"import (\"cmp\"; \"maps\"; \"slices\")\nfunc f(m map[int]int) { for range slices.SortedFunc(maps.Keys(m), cmp.Compare) {} }", ""},
 		"slice":          {"import \"time\"\nfunc f(s []time.Duration) { for range s {} }", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

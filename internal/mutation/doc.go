@@ -173,6 +173,42 @@ const (
 	Held = "held"
 	// Hint: the definitions that a process knew before its start count only until others answer.
 	Hint = "hint"
+	// DeltaWhole: a replicated command that cannot be applied whole is void as a whole (R1).
+	DeltaWhole = "deltawhole"
+	// DeltaObserved: a removal takes what its writer had observed (R2).
+	DeltaObserved = "deltaobserved"
+	// DeltaWindow: a replicated command behind the window is void (R3).
+	DeltaWindow = "deltawindow"
+	// DeltaSquash: only contributions behind the window become one (R3).
+	DeltaSquash = "deltasquash"
+	// DeltaAnswer: a replicated command is answered after this holder has folded it (R4).
+	DeltaAnswer = "deltaanswer"
+	// DeltaEnd: a holder is complete only where a fetch returned the end (R5).
+	DeltaEnd = "deltaend"
+	// DeltaGap: a missing offset ends a holder's completeness (R6).
+	DeltaGap = "deltagap"
+	// DeltaLag: so does half of the compaction lag away from the end (R6).
+	DeltaLag = "deltalag"
+	// DeltaReadBack: only a snapshot that was read back covers deltas (R7).
+	DeltaReadBack = "deltareadback"
+	// DeltaHighest: a reader takes the highest snapshot (R7).
+	DeltaHighest = "deltahighest"
+	// DeltaParts: a snapshot counts when all its parts were read (R7).
+	DeltaParts = "deltaparts"
+	// DeltaNonce: parts of two snapshots are never put together (R7).
+	DeltaNonce = "deltanonce"
+	// DeltaID: a replicated command with a known id is void (R8).
+	DeltaID = "deltaid"
+	// DeltaRows: known ids stand in the snapshot (R8).
+	DeltaRows = "deltarows"
+	// DeltaOwed: a snapshot stays below effects that were not adopted (R9).
+	DeltaOwed = "deltaowed"
+	// DeltaNumber: a writer's number counts once (R10).
+	DeltaNumber = "deltanumber"
+	// DeltaVersion: a delta of a newer version is not folded (R11).
+	DeltaVersion = "deltaversion"
+	// DeltaRegress: a log that ends before what was read halts the holder (R12).
+	DeltaRegress = "deltaregress"
 )
 
 // These are not safety lines: the log protocol is safe without them, as its model shows.
@@ -265,6 +301,24 @@ func Lines() []string {
 		Expected,
 		Held,
 		Hint,
+		DeltaWhole,
+		DeltaObserved,
+		DeltaWindow,
+		DeltaSquash,
+		DeltaAnswer,
+		DeltaEnd,
+		DeltaGap,
+		DeltaLag,
+		DeltaReadBack,
+		DeltaHighest,
+		DeltaParts,
+		DeltaNonce,
+		DeltaID,
+		DeltaRows,
+		DeltaOwed,
+		DeltaNumber,
+		DeltaVersion,
+		DeltaRegress,
 		GapScan,
 		StrictClaim,
 	}
