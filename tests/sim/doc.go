@@ -19,9 +19,9 @@
 // that reads at standbys satisfy their consistency, and that a standby's image is the fold of the
 // log; that rows, index entries and groups of a projection, whose versions come into force and go
 // while its workers lose their views, are at each answer what the log says up to the answer's
-// position, and of one dataset; and that everything works again once the faults have ended (V9). In
-// the end some logs lose what they acknowledged: the partition halts and answers nothing, before
-// and after a restart (V8).
+// position, and of one dataset, and so is what clients have that watch; and that everything works
+// again once the faults have ended (V9). In the end some logs lose what they acknowledged: the
+// partition halts and answers nothing, before and after a restart (V8).
 // docs/reliability.md says more.
 //
 // Stores are in memory and fall back to any earlier moment in a crash; a store on a disk loses no

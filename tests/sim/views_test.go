@@ -48,7 +48,8 @@ spec:
   aggregates:
     - {name: by_sets, groupBy: [sets], count: cells, sum: {total: sets}}
   queries:
-    ListBySets: {params: {sets: int64}, where: row.sets == params.sets}
+    ListBySets: {params: {sets: int64}, where: row.sets == params.sets, watch: {resume: 10s}}
+    ListAll: {watch: {resume: 10s}}
     CountBySets: {aggregate: by_sets}
 `
 
@@ -86,6 +87,8 @@ type views struct {
 	newest viewRevision
 	// stores are what the disk of each worker has, saved an earlier moment.
 	stores, saved [workers]*memstore.Store
+	// watchers are clients that are told what changes.
+	watchers []*watcher
 	// effects are what the log has set, by partition.
 	effects [parts]setsOfCells
 	// seen counts what happened.
@@ -127,7 +130,7 @@ func (w *world) openViews(t *testing.T) {
 	}
 	w.views = &views{
 		rng: rand.New(rand.NewPCG(w.seed, 3)), versions: versions, seen: map[string]int{},
-		newest: viewRevision{versions: []int{1}, inForce: 1},
+		newest: viewRevision{versions: []int{1}, inForce: 1}, watchers: newWatchers(),
 	}
 	for i := range w.views.stores {
 		w.views.stores[i], w.views.saved[i] = memstore.New(), memstore.New()
@@ -199,8 +202,10 @@ func (w *world) look() {
 	case n < 10:
 		i := v.rng.IntN(workers)
 		v.saved[i] = v.stores[i].Clone()
-	case n < 40:
+	case n < 30:
 		w.query(life, w.workers[v.rng.IntN(workers)])
+	default:
+		w.watch(v.watchers[v.rng.IntN(len(v.watchers))], life, w.workers[v.rng.IntN(workers)])
 	}
 	synctest.Wait()
 }
@@ -378,8 +383,8 @@ func (s *setsOfCells) readOn(w *world, p int) {
 	}
 }
 
-// expected is what a scan of a whole table returns at an offset, smallest first.
-func (s *setsOfCells) expected(w *world, p int, until int64, scan *query.Scan) (list []string) {
+// rowsAt are the rows of a dataset at an offset, in the order of a table.
+func (s *setsOfCells) rowsAt(w *world, p int, until int64, scan *query.Scan) (rows []rowOfCell) {
 	s.readOn(w, p)
 	sets := map[string]int{}
 	for _, e := range s.taken {
@@ -390,7 +395,6 @@ func (s *setsOfCells) expected(w *world, p int, until int64, scan *query.Scan) (
 			delete(sets, e.cell)
 		}
 	}
-	var rows []rowOfCell
 	for cell, n := range sets {
 		rows = append(rows, rowOfCell{cell, n, int(scan.Dataset)})
 	}
@@ -400,6 +404,12 @@ func (s *setsOfCells) expected(w *world, p int, until int64, scan *query.Scan) (
 		}
 		return cmp.Or(cmp.Compare(a.sets, b.sets), strings.Compare(a.cell, b.cell))
 	})
+	return rows
+}
+
+// expected is what a scan of a whole table returns at an offset, smallest first.
+func (s *setsOfCells) expected(w *world, p int, until int64, scan *query.Scan) (list []string) {
+	rows := s.rowsAt(w, p, until, scan)
 	if scan.Table != query.Groups {
 		for _, r := range rows {
 			list = append(list, r.String())
@@ -433,6 +443,15 @@ func (w *world) compareViews(t *testing.T) {
 			return !ready
 		})
 	})
+	for _, c := range w.views.watchers {
+		for range 2 { // the first one may only begin
+			w.watch(c, w.workers[0], w.workers[0])
+		}
+		if next, _ := w.workers[0].tails[c.scan.Partition].feed.Position(); c.from != next {
+			w.wrong("after the faults have ended, a watch of partition %d is at offset %d, and the image is at %d",
+				c.scan.Partition, c.from, next)
+		}
+	}
 	for _, n := range w.views.newest.versions {
 		for p := range int32(parts) {
 			for _, table := range []query.Table{query.ByKey, query.ByIndex, query.Groups} {
