@@ -22,7 +22,9 @@
 //	Mirror    the records of one entity as a holder keeps them: newest snapshot, deltas behind it
 //	Part      a piece of a snapshot; Split makes them
 //	Position  how far a holder has read a partition, and whether it may serve
-//	Limits    what a writer may write; the fold takes what is in the log
+//	Flight    the open commands of a writer, and when each may be answered
+//	Covering  which snapshots were read back, so that what they cover may be deleted
+//	Limits    what a writer may write in one command; the fold takes what is in the log
 //
 // Values of this package belong to one goroutine at a time. Deltas and parts are never changed once
 // they were handed over.
