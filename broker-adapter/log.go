@@ -23,6 +23,8 @@ var (
 	ErrOutOfRange = errors.New("offset out of range")
 	// ErrRegressed: the log has lost records that were read before.
 	ErrRegressed = errors.New("log went backwards")
+	// ErrNoKey: a record without a key was appended to a compacted topic. Nothing was written.
+	ErrNoKey = errors.New("a compacted topic takes only records with a key")
 	// ErrNotWritten: the log has stored nothing of this append. It is wrapped together with the
 	// cause.
 	ErrNotWritten = errors.New("nothing was written")
@@ -39,7 +41,7 @@ type Header struct {
 // Record is what is appended and read. Appended records are lent until the result arrives; read
 // records are lent until the next call of the same Reader.
 type Record struct {
-	// Key is nil for a record without one.
+	// Key is nil for a record without one. A Value of nil in a compacted topic is a tombstone.
 	Key     []byte
 	Value   []byte
 	Headers []Header
@@ -97,7 +99,11 @@ type Reader interface {
 type TopicSpec struct {
 	Name       string
 	Partitions int32
-	// Compacted topics keep the newest record of each key; all others keep everything forever.
+	// Compacted topics keep the newest record of each key, at its offset, and may lose the older
+	// ones at any time; all others keep everything forever. A tombstone, a record whose value is
+	// nil, deletes its key: it may go as well, as soon as the older records of the key have gone,
+	// whether or not a reader has come to it. So readers must not need tombstones, or records that
+	// newer ones of their key replaced. Records without a key are refused with ErrNoKey.
 	Compacted bool
 	// MaxRecordBytes bounds one Append, as Size counts it.
 	MaxRecordBytes int

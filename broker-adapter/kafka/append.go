@@ -17,6 +17,7 @@ type pending struct {
 	from    *producer
 	records []kgo.Record
 	size    int
+	keyless bool
 	done    func(broker.AppendResult)
 	// refusal, if set, is why the records are not sent.
 	refusal error
@@ -32,7 +33,10 @@ type pending struct {
 // Append hands records to the producer. It blocks only while the buffer is full. Callbacks must not
 // wait for an Append.
 func (l *Log) Append(p broker.Partition, records []broker.Record, done func(broker.AppendResult)) {
-	a := &pending{records: toKafka(p, records), size: broker.Size(records), done: done, unanswered: len(records)}
+	a := &pending{
+		records: toKafka(p, records), size: broker.Size(records), keyless: broker.LacksKey(records), done: done,
+		unanswered: len(records),
+	}
 	if !l.enter(&l.open) {
 		// As always, the result comes from another goroutine. It ends with the callback; no call
 		// waits for it.

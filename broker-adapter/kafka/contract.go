@@ -25,8 +25,24 @@ const (
 	maxMessageBytes = "max.message.bytes"
 	flushMessages   = "flush.messages"
 	writeCaching    = "write.caching" // Redpanda only
+	compactionLag   = "min.compaction.lag.ms"
+	deleteRetention = "delete.retention.ms"
+	segmentMS       = "segment.ms"
+	segmentBytes    = "segment.bytes"
+	dirtyRatio      = "min.cleanable.dirty.ratio"
 	// replicationFactor is part of the contract, but not a topic setting.
 	replicationFactor = "replication.factor"
+)
+
+// Compaction of a topic. A follower notices that records are gone only if it comes back to the end
+// of the log before compaction removes what it has not read; so the lag is part of the contract.
+// The other settings say how soon a topic shrinks; an operator may change them.
+const (
+	compactPolicy = "compact"
+	// wantedLag is the lag of a new topic, in milliseconds: one hour. minLag is the shortest that
+	// the contract allows: ten minutes.
+	wantedLag = 3_600_000
+	minLag    = 600_000
 )
 
 // entry is one setting with its value.
@@ -37,7 +53,7 @@ type entry struct{ name, value string }
 func contractSettings(compacted bool) []entry {
 	policy := "delete"
 	if compacted {
-		policy = "compact"
+		policy = compactPolicy
 	}
 	return []entry{
 		{cleanupPolicy, policy},
@@ -56,10 +72,25 @@ func (o Options) replicas(brokers int) (factor, insync int) {
 
 // newTopicSettings returns all settings that Create sets.
 func (o Options) newTopicSettings(spec broker.TopicSpec, insync int) []entry {
-	return append(contractSettings(spec.Compacted),
+	all := append(contractSettings(spec.Compacted),
 		entry{minInsync, strconv.Itoa(insync)},
 		entry{maxMessageBytes, strconv.Itoa(cmp.Or(spec.MaxRecordBytes, o.MaxRecordBytes))},
 	)
+	if spec.Compacted {
+		all = append(all, compactionSettings()...)
+	}
+	return all
+}
+
+// compactionSettings returns what Create sets on compacted topics besides.
+func compactionSettings() []entry {
+	return []entry{
+		{compactionLag, strconv.Itoa(wantedLag)},
+		{deleteRetention, "86400000"}, // a day
+		{segmentMS, "3600000"},        // an hour: an older segment can be compacted
+		{segmentBytes, "67108864"},    // 64 MiB
+		{dirtyRatio, "0.3"},
+	}
 }
 
 // inspection compares a topic with the contract.
@@ -92,6 +123,7 @@ func (in *inspection) run() []broker.Violation {
 		in.violations = slices.DeleteFunc(in.violations, func(v broker.Violation) bool {
 			return v.Setting == retentionMS || v.Setting == retentionBytes
 		})
+		in.checkLag()
 	}
 	in.checkReplicas()
 	if bytes := in.number(maxMessageBytes); bytes < in.opts.MaxRecordBytes {
@@ -107,6 +139,15 @@ func (in *inspection) run() []broker.Violation {
 func (in *inspection) compare(want entry) {
 	if got, known := in.settings[want.name]; known && got.value != want.value {
 		in.note(want.name, want.value, in.alter(want.name, want.value))
+	}
+}
+
+// checkLag checks how long compaction leaves a record alone. A broker that does not report the
+// setting does not have it, and may compact at any time.
+func (in *inspection) checkLag() {
+	lag, err := strconv.Atoi(in.settings[compactionLag].value)
+	if err != nil || lag < minLag {
+		in.note(compactionLag, fmt.Sprintf("%d or more", minLag), in.alter(compactionLag, strconv.Itoa(wantedLag)))
 	}
 }
 

@@ -82,16 +82,27 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// TestContractOfCompacted: the topic of cells is recognized by its name.
+// TestContractOfCompacted: the topic of deltas is recognized by its name.
 func TestContractOfCompacted(t *testing.T) {
 	l := open(t, Options{Brokers: brokers(t)})
-	spec := broker.TopicSpec{Name: unique("test") + ".cells", Partitions: 1, Compacted: true}
+	spec := broker.TopicSpec{Name: unique("test") + ".deltas", Partitions: 1, Compacted: true}
 	if err := l.Create(deadline(t), spec); err != nil {
 		t.Fatal(err)
 	}
 	if info := describe(t, l, spec.Name); len(info.Violations) != 0 {
 		t.Fatalf("violations %+v", info.Violations)
 	}
+	alter(t, l, spec.Name, dirtyRatio, "0.5") // it says only how soon the topic shrinks
+	alter(t, l, spec.Name, compactionLag, "600000")
+	if info := describe(t, l, spec.Name); len(info.Violations) != 0 {
+		t.Fatalf("violations %+v", info.Violations)
+	}
+	alter(t, l, spec.Name, compactionLag, "599999")
+	if v := describe(t, l, spec.Name).Violations; len(v) != 1 || v[0].Setting != compactionLag ||
+		v[0].Wanted != "600000 or more" || !strings.HasSuffix(v[0].Remedy, compactionLag+"=3600000") {
+		t.Fatalf("violations %+v", v)
+	}
+	alter(t, l, spec.Name, compactionLag, "3600000")
 	alter(t, l, spec.Name, cleanupPolicy, "delete")
 	if v := describe(t, l, spec.Name).Violations; len(v) != 1 || v[0].Setting != cleanupPolicy ||
 		v[0].Wanted != "compact" {
@@ -169,13 +180,13 @@ func TestInspection(t *testing.T) {
 	}
 }
 
-func TestIsCells(t *testing.T) {
+func TestIsDeltas(t *testing.T) {
 	for name, want := range map[string]bool{
-		"shop.cells": true, "shop.cells.g2": true, "my.shop.cells": true, "shop.cells.g12": true,
-		"shop.journal": false, "cells": false, "shop.journal.g2": false, "shop.cellsx": false, "shop.cells.go": false, "g2": false,
+		"shop.deltas": true, "shop.deltas.g2": true, "my.shop.deltas": true, "shop.deltas.g12": true,
+		"shop.journal": false, "deltas": false, "shop.journal.g2": false, "shop.deltasx": false, "shop.deltas.go": false, "g2": false,
 	} {
-		if isCells(name) != want {
-			t.Errorf("isCells(%q) is %t", name, !want)
+		if isDeltas(name) != want {
+			t.Errorf("isDeltas(%q) is %t", name, !want)
 		}
 	}
 }

@@ -100,7 +100,7 @@ type Options struct {
 	// uses it if the spec has no limit. 0: 1 MiB.
 	MaxRecordBytes int
 	// Compacted reports which topics should be compacted, so that Describe can check the policy.
-	// Nil: <app>.cells and its later generations <app>.cells.g2, ...
+	// Nil: <app>.deltas and its later generations <app>.deltas.g2, ...
 	Compacted func(topic string) bool
 
 	// OpenTimeout is how long Open waits for a broker. 0: 10 s.
@@ -134,19 +134,19 @@ func (o Options) withDefaults() Options {
 	o.BufferBytes = cmp.Or(o.BufferBytes, defaultBufferBytes)
 	o.FetchBytes = cmp.Or(o.FetchBytes, defaultFetchBytes)
 	if o.Compacted == nil {
-		o.Compacted = isCells
+		o.Compacted = isDeltas
 	}
 	return o
 }
 
-// isCells reports whether a topic holds replicated entities, by its name.
-func isCells(topic string) bool {
+// isDeltas reports whether a topic holds replicated entities, by its name.
+func isDeltas(topic string) bool {
 	parts := strings.Split(topic, ".")
 	last := len(parts) - 1
 	if last > 1 && strings.HasPrefix(parts[last], "g") && strings.Trim(parts[last][1:], "0123456789") == "" {
 		last--
 	}
-	return last > 0 && parts[last] == "cells"
+	return last > 0 && parts[last] == "deltas"
 }
 
 func (o Options) validate() error {

@@ -105,6 +105,8 @@ func (p *partition) refusal(a *pending, t *topic) error {
 	case len(a.records) > p.log.opts.BufferRecords:
 		return fmt.Errorf("%w: %s, the buffer takes %d", broker.ErrTooLarge, plural.Of(len(a.records), "record"),
 			p.log.opts.BufferRecords)
+	case t.compacted && a.keyless: // the broker would refuse the whole batch
+		return broker.ErrNoKey
 	case a.size > t.maxBytes:
 		return fmt.Errorf("%w: %s with %d bytes, topic %s takes %d (max.message.bytes, or the largest commit if that is less)",
 			broker.ErrTooLarge, plural.Of(len(a.records), "record"), a.size, p.id.Topic, t.maxBytes)

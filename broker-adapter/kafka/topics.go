@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
@@ -20,6 +21,8 @@ type topic struct {
 	// the client's batches stay valid when an operator lowers a setting that is above what the
 	// contract asks for.
 	maxBytes int
+	// compacted topics refuse records without a key.
+	compacted bool
 }
 
 func (t *topic) has(id int32) bool { return t != nil && id >= 0 && id < t.partitions }
@@ -145,7 +148,11 @@ func newTopic(o Options, id [16]byte, partitions int, configs map[string]setting
 	if err != nil {
 		limit = maxBatchBytes // the broker decides
 	}
-	return &topic{id: id, partitions: int32(partitions), maxBytes: min(limit, o.MaxRecordBytes)} //nolint:gosec // a number of partitions
+	return &topic{
+		id: id, partitions: int32(partitions), //nolint:gosec // a number of partitions
+		maxBytes:  min(limit, o.MaxRecordBytes),
+		compacted: strings.Contains(configs[cleanupPolicy].value, compactPolicy),
+	}
 }
 
 // learn replaces a topic by a newer look-up.
