@@ -103,6 +103,8 @@ func (l *Log) Append(p broker.Partition, records []broker.Record, done func(brok
 	case int64(r.bytes) > part.topic.limit.Load():
 		r.result.Err = fmt.Errorf("append of %d bytes to topic %s, partition %d, which takes %d: %w",
 			r.bytes, p.Topic, p.ID, part.topic.limit.Load(), broker.ErrTooLarge)
+	case part.topic.Compacted && broker.LacksKey(records):
+		r.result.Err = fmt.Errorf("append to topic %s, partition %d: %w", p.Topic, p.ID, broker.ErrNoKey)
 	}
 	if r.result.Err != nil {
 		r.records, r.bytes = nil, 0 // it waits for its turn, to be reported in order

@@ -167,7 +167,11 @@ func (r *reader) collect(db *database, end int64) error {
 	if err := r.iter.Error(); err != nil {
 		return err
 	}
-	if len(r.records) == 0 {
+	switch {
+	case len(r.records) > 0:
+	case r.partition.topic.Compacted: // all of them were superseded since end was read
+		r.next = end
+	default:
 		return errMissing
 	}
 	return nil

@@ -51,6 +51,9 @@ type partition struct {
 	id    int32
 	// next is the offset that the next record gets. Only the committer touches it.
 	next int64
+	// tombstone is the key row of the partition's last record, if that is a tombstone of a
+	// compacted topic; else nil. Only the committer touches it.
+	tombstone []byte
 	// end is what the committer has acknowledged; readers stop there.
 	end   atomic.Int64
 	moved notifier
@@ -75,20 +78,37 @@ func (p *partition) publish(end int64) {
 	p.moved.broadcast()
 }
 
-// lastEnd reads the end of the partition from the database.
-func (p *partition) lastEnd(db *pebble.DB) (int64, error) {
+// lastEnd reads the end of the partition from the database, and the key row of its last record if
+// that is a tombstone.
+func (p *partition) lastEnd(db *pebble.DB) (end int64, tombstone []byte, err error) {
 	number, id := p.topic.Number, p.id
 	iter, err := db.NewIter(&pebble.IterOptions{
 		LowerBound: recordKey(number, id, 0), UpperBound: recordKey(number, id+1, 0),
 	})
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	var end int64
 	if iter.SeekLT(recordKey(number, id+1, 0)) {
 		end = recordOffset(iter.Key()) + 1
+		if p.topic.Compacted {
+			tombstone, err = p.tombstoneRow(iter)
+		}
 	}
-	return end, iter.Close()
+	return end, tombstone, firstError(err, iter.Close())
+}
+
+// tombstoneRow returns the key row of the record under the iterator if that is a tombstone. One
+// that cannot be decoded is left alone: its readers report it.
+func (p *partition) tombstoneRow(iter *pebble.Iterator) ([]byte, error) {
+	value, err := iter.ValueAndErr()
+	if err != nil {
+		return nil, err
+	}
+	d, r := decoder{names: map[string]string{}}, broker.Record{}
+	if d.decode(iter.Key(), value, &r) != nil || r.Value != nil {
+		return nil, nil
+	}
+	return newestKey(p.topic.Number, p.id, r.Key), nil
 }
 
 // topicTable finds topics by name. Only the committer adds to it.
@@ -155,7 +175,7 @@ func (t *topicTable) loadTopic(db *pebble.DB, row topicRow) error {
 		tp = newTopic(row)
 	}
 	for _, p := range tp.partitions {
-		end, err := p.lastEnd(db)
+		end, tombstone, err := p.lastEnd(db)
 		if err != nil {
 			return fmt.Errorf("end of topic %s, partition %d: %w", row.Name, p.id, err)
 		}
@@ -163,7 +183,7 @@ func (t *topicTable) loadTopic(db *pebble.DB, row topicRow) error {
 			return fmt.Errorf("topic %s, partition %d ends at %d, %d was acknowledged: %w; %s",
 				row.Name, p.id, end, acknowledged, broker.ErrRegressed, restoreAdvice)
 		}
-		p.next = end
+		p.next, p.tombstone = end, tombstone
 		p.publish(end)
 	}
 	if !known {
