@@ -18,7 +18,7 @@
 //	Discard(id)      the request is gone; with Fail before it: an append that never was written
 //
 // So a lost acknowledgement is Apply, then Fail; a reordering is two Applies the other way round; a
-// delay is doing something else first. Truncate, Trim, Remove, Change, Inject, Recreate, Stale and
+// delay is doing something else first. Truncate, Trim, Remove, Compact, Change, Inject, Recreate, Stale and
 // Violate change the log itself, in both modes. Crash ends a client like the death of its process.
 //
 // The World is also the coordinator of groups, by the same plan as the real one (broker.Plan). A

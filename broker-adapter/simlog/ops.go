@@ -56,6 +56,8 @@ func (w *World) admit(c *Client, p broker.Partition, records []broker.Record, do
 	case t.spec.MaxRecordBytes > 0 && broker.Size(records) > t.spec.MaxRecordBytes:
 		o.refused = fmt.Errorf("append of %d bytes to topic %s, partition %d, which takes %d: %w",
 			broker.Size(records), p.Topic, p.ID, t.spec.MaxRecordBytes, broker.ErrTooLarge)
+	case t.spec.Compacted && broker.LacksKey(records):
+		o.refused = fmt.Errorf("append to topic %s, partition %d: %w", p.Topic, p.ID, broker.ErrNoKey)
 	}
 	return o
 }
