@@ -21,6 +21,10 @@ type Options struct {
 	// Kill ends a log as if its process were killed: its group is not told. Nil: the cases that
 	// need it are left out. The session of a member must outlast Timeout.
 	Kill func(t *testing.T, log broker.Log)
+	// Compact makes the log remove what it can from a compacted partition, as far as one step goes:
+	// the suite appends a record before each and repeats them until enough is gone. Nil: whether
+	// the log removes anything is not tested.
+	Compact func(t *testing.T, log broker.Log, p broker.Partition)
 	// RestartBalances: the log rebalances a group when a worker is restarted, so that its
 	// partitions may move.
 	RestartBalances bool
@@ -85,6 +89,9 @@ func Run(t *testing.T, o Options) {
 		{"Topic/DescribeUnknown", testDescribeUnknown, true},
 		{"Topic/CreateTwice", testCreateTwice, true},
 		{"Topic/CreateCommand", testCreateCommand, true},
+		{"Compacted/KeepsTheNewestOfEachKey", testCompacted, true},
+		{"Compacted/TombstonesAreNotEmptyValues", testTombstone, true},
+		{"Compacted/NeedsKeys", testKeyNeeded, true},
 		{"Assignments/AllPartitions", testAssignments, true},
 		{"Group/NewcomersFollowFirst", testNewcomersFollowFirst, o.Join != nil},
 		{"Group/LeaveMovesToStandbys", testLeaveMoves, o.Join != nil},
@@ -98,6 +105,7 @@ func Run(t *testing.T, o Options) {
 		{"Close/WakesReaders", testCloseWakesReaders, true},
 		{"Close/RefusesLaterCalls", testClosedRefuses, true},
 		{"Reopen/EverythingIsThere", testReopen, o.Reopen != nil},
+		{"Reopen/CompactedIsThere", testReopenCompacted, o.Reopen != nil},
 	}
 	for _, c := range cases {
 		if !c.needs {

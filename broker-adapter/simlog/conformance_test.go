@@ -20,6 +20,13 @@ func TestConformance(t *testing.T) {
 		Open:   func(*testing.T) broker.Log { return client() },
 		Reopen: func(*testing.T, broker.Log) broker.Log { return client() },
 		Join:   func(*testing.T, broker.Log) broker.Log { return client() },
+		Compact: func(t *testing.T, log broker.Log, p broker.Partition) {
+			end, err := log.End(t.Context(), p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			world.Compact(p, end)
+		},
 		Kill: func(t *testing.T, log broker.Log) {
 			c, ok := log.(*simlog.Client)
 			if !ok {
