@@ -23,7 +23,9 @@ type compactedTopic struct {
 // because some logs tell a compacted topic by its name.
 func (f *fixture) compacted() *compactedTopic {
 	f.Helper()
-	spec := broker.TopicSpec{Name: unique("topic") + ".deltas", Partitions: 1, Compacted: true, MaxRecordBytes: maxRecordBytes}
+	spec := broker.TopicSpec{
+		Name: unique("topic") + ".deltas", Partitions: 1, Compacted: true, MaxRecordBytes: maxRecordBytes,
+	}
 	if err := f.log.Create(f.context(), spec); err != nil {
 		f.Fatalf("create topic %s: %v", spec.Name, err)
 	}
@@ -114,7 +116,8 @@ func (c *compactedTopic) check(from int64) map[int64]bool {
 func (c *compactedTopic) compare(got *broker.Record) {
 	c.Helper()
 	want := &c.written[got.Offset]
-	if !bytes.Equal(got.Key, want.Key) || !bytes.Equal(got.Value, want.Value) || (got.Value == nil) != (want.Value == nil) {
+	if !bytes.Equal(got.Key, want.Key) || !bytes.Equal(got.Value, want.Value) ||
+		(got.Value == nil) != (want.Value == nil) {
 		c.Fatalf("offset %d holds %q=%q (nil: %t), want %q=%q", got.Offset, got.Key, got.Value, got.Value == nil,
 			want.Key, want.Value)
 	}

@@ -92,7 +92,8 @@ func cutPowerWhileCompacting(t *testing.T, keep int, seed uint64) {
 	again := mustOpen(t, Options{Dir: "/log", FS: after, MemTableBytes: minMemTableBytes})
 	end, err := again.End(t.Context(), h.part)
 	if err != nil || end < acked || !h.ends[end] {
-		t.Fatalf("the log ends at %d (%v); %d was acknowledged; that is the end of an append: %t", end, err, acked, h.ends[end])
+		t.Fatalf("the log ends at %d (%v); %d was acknowledged; that is the end of an append: %t", end, err, acked,
+			h.ends[end])
 	}
 	h.verify(t, again, end)
 	h.records = h.records[:end]

@@ -183,7 +183,8 @@ func TestInspection(t *testing.T) {
 func TestIsDeltas(t *testing.T) {
 	for name, want := range map[string]bool{
 		"shop.deltas": true, "shop.deltas.g2": true, "my.shop.deltas": true, "shop.deltas.g12": true,
-		"shop.journal": false, "deltas": false, "shop.journal.g2": false, "shop.deltasx": false, "shop.deltas.go": false, "g2": false,
+		"shop.journal": false, "deltas": false, "shop.journal.g2": false, "shop.deltasx": false,
+		"shop.deltas.go": false, "g2": false,
 	} {
 		if isDeltas(name) != want {
 			t.Errorf("isDeltas(%q) is %t", name, !want)
