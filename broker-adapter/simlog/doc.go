@@ -18,8 +18,9 @@
 //	Discard(id)      the request is gone; with Fail before it: an append that never was written
 //
 // So a lost acknowledgement is Apply, then Fail; a reordering is two Applies the other way round; a
-// delay is doing something else first. Truncate, Trim, Remove, Compact, Change, Inject, Recreate, Stale and
-// Violate change the log itself, in both modes. Crash ends a client like the death of its process.
+// delay is doing something else first. Truncate, Trim, Remove, Restore, Compact, Change, Inject,
+// Recreate, Stale and Violate change the log itself, in both modes. Crash ends a client like the
+// death of its process.
 //
 // The World is also the coordinator of groups, by the same plan as the real one (broker.Plan). A
 // client that has crashed stays a member until it is evicted, or its worker joins again: sessions
