@@ -59,6 +59,8 @@ type dataset struct {
 	// dropped.
 	changes []changeEntry
 	forgets bool
+	// told are those of them that followers are to be told of, with the next position that is shown.
+	told []changeEntry
 	// unread is why a row could not be read while a record was applied.
 	unread error
 
@@ -544,6 +546,7 @@ func (d *dataset) flushPosition(batch materializer.Batch) error {
 // committed takes over what the store has now.
 func (d *dataset) committed() {
 	d.stored, d.dirty = d.position.meta, false
+	d.told = append(d.told, d.changes...)
 	d.forget()
 }
 

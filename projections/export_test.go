@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/millrace-io/millrace/internal/fields"
 	"github.com/millrace-io/millrace/projections/definition"
 	"github.com/millrace-io/millrace/projections/mapping"
 )
@@ -84,3 +85,20 @@ const RetryMax = 2 * 30 * time.Second
 
 // WalkRows is how many rows one piece of a walk has.
 const WalkRows = walkRows
+
+// Tell returns what tells followers of ranges of a change of a row that is new in an index.
+func Tell(all []Range, index uint16, tuple, key []byte) func() {
+	fs := followers{}
+	for _, of := range all {
+		fs.add(&Follower{of: of, woken: make(chan struct{}, 1), hit: -1})
+	}
+	value := fields.AppendBytes(nil, changeKey, key)
+	value, at := fields.Begin(value, changeIndex)
+	value = fields.AppendUint(value, changeNumber, uint64(index))
+	c := &changeEntry{value: fields.End(fields.AppendBytes(value, changeAfter, tuple), at)}
+	return func() {
+		if err := fs.tell(c); err != nil {
+			panic(err)
+		}
+	}
+}

@@ -49,6 +49,8 @@ type partition struct {
 	// shown is what callers see of the datasets; moved is closed when it changes, if a caller waits.
 	shown map[uint32]*shown
 	moved chan struct{}
+	// followers are those of each dataset.
+	followers map[uint32]followers
 	// failed is why nothing is folded; lastError was at lastErrorAt.
 	failed      error
 	lastError   error

@@ -81,9 +81,21 @@ func (e *Engine) Open(ctx context.Context, ask Ask) (*Snapshot, error) {
 func (p *partition) look(ask *Ask) (*shown, <-chan struct{}, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s, err := p.readable(ask)
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.moved == nil {
+		p.moved = make(chan struct{})
+	}
+	return s, p.moved, nil
+}
+
+// readable returns what the dataset shows, if its rows may be returned. The lock is held.
+func (p *partition) readable(ask *Ask) (*shown, error) {
 	s := p.shown[ask.Dataset]
 	if s == nil {
-		return nil, nil, &NotHereError{ask.Dataset, ask.Partition, Absent, "it is not defined, or was dropped"}
+		return nil, &NotHereError{ask.Dataset, ask.Partition, Absent, "it is not defined, or was dropped"}
 	}
 	state := p.state(s)
 	if state != Live && state != Paused {
@@ -94,12 +106,9 @@ func (p *partition) look(ask *Ask) (*shown, <-chan struct{}, error) {
 		if cause := cmp.Or(p.cause(s), s.failed); cause != nil {
 			progress = cause.Error()
 		}
-		return nil, nil, &NotHereError{ask.Dataset, ask.Partition, state, progress}
+		return nil, &NotHereError{ask.Dataset, ask.Partition, state, progress}
 	}
-	if p.moved == nil {
-		p.moved = make(chan struct{})
-	}
-	return s, p.moved, nil
+	return s, nil
 }
 
 // snapshot returns the rows as of now.

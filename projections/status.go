@@ -115,6 +115,7 @@ func (p *partition) show(datasets []*dataset, records int) {
 	defer p.mu.Unlock()
 	for _, d := range datasets {
 		p.shown[d.Number] = p.present(d, p.shown[d.Number], records)
+		p.tellFollowers(d)
 	}
 	p.changed()
 }
@@ -152,6 +153,7 @@ func (p *partition) showAll() {
 		}
 	}
 	p.shown = all
+	p.wakeFollowers()
 	p.changed()
 }
 
@@ -168,6 +170,7 @@ func (p *partition) resumed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.failed = nil
+	p.wakeFollowers()
 	p.changed()
 }
 
@@ -181,6 +184,7 @@ func (p *partition) stop(err error) {
 	if _, is := errors.AsType[*storeError](err); is {
 		p.failed = err
 	}
+	p.wakeFollowers()
 	p.changed()
 }
 
@@ -197,6 +201,7 @@ func (p *partition) gone() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.shown)
+	p.wakeFollowers()
 	p.changed()
 }
 

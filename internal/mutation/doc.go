@@ -152,6 +152,8 @@ const (
 	Position = "position"
 	// Ahead: a consumer that is ahead of its image is not taken for one of the image's history.
 	Ahead = "ahead"
+	// Heard: a follower looks for what was committed before it began.
+	Heard = "heard"
 	// Cursor: while an aggregate is made, changes of rows behind the cursor do not count.
 	Cursor = "cursor"
 	// Before: an entry of the log of changes says where the row was, too, so that a watch learns that
@@ -287,7 +289,7 @@ func Lines() []string {
 		Visible,
 		Position,
 		Ahead,
-		Cursor,
+		Cursor, Heard,
 		Skipped,
 		Waited,
 		Before,

@@ -59,13 +59,21 @@ func (e *Executor) Changes(
 ) (*query.Changes, error) {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	follower, err := e.Engine.Follow(e.ask(scan, 0), rangeOf(scan))
+	if err != nil {
+		return nil, asNotHere(err)
+	}
+	defer follower.Close()
 	for {
-		s, err := e.open(waiting, scan, from+1)
-		if _, behind := errors.AsType[*projections.BehindError](err); behind && ctx.Err() == nil {
-			return e.unchanged(ctx, scan, from)
+		var s *projections.Snapshot
+		if from, err = follower.Await(waiting, from); err == nil {
+			s, err = e.open(waiting, scan, from)
 		}
-		if err != nil {
-			return nil, err
+		switch {
+		case err != nil && waiting.Err() != nil && ctx.Err() == nil:
+			return e.unchanged(ctx, scan, from)
+		case err != nil:
+			return nil, asNotHere(err)
 		}
 		changes, err := e.changes(s, scan, from)
 		if err = errors.Join(err, s.Close()); err != nil {
@@ -81,11 +89,15 @@ func (e *Executor) Changes(
 	}
 }
 
+func rangeOf(scan *query.Scan) projections.Range {
+	return projections.Range{
+		ByIndex: scan.Table == query.ByIndex, Index: scan.Number, Lower: scan.Lower, Upper: scan.Upper,
+	}
+}
+
 // changes reads what records from an offset on have changed.
 func (e *Executor) changes(s *projections.Snapshot, scan *query.Scan, from int64) (*query.Changes, error) {
-	found, through, err := s.Changes(from, projections.Range{
-		ByIndex: scan.Table == query.ByIndex, Index: scan.Number, Lower: scan.Lower, Upper: scan.Upper,
-	}, changesAtOnce)
+	found, through, err := s.Changes(from, rangeOf(scan), changesAtOnce)
 	changes := &query.Changes{At: e.at(scan.Partition, s), Through: through}
 	for _, c := range found {
 		changes.Rows = append(changes.Rows, query.Change(c))
@@ -102,8 +114,8 @@ func (e *Executor) unchanged(ctx context.Context, scan *query.Scan, from int64) 
 	return &query.Changes{At: e.at(scan.Partition, s), Through: from}, s.Close()
 }
 
-// open returns a snapshot of what a scan reads.
-func (e *Executor) open(ctx context.Context, scan *query.Scan, reach int64) (*projections.Snapshot, error) {
+// ask says what a scan reads.
+func (e *Executor) ask(scan *query.Scan, reach int64) projections.Ask {
 	ask := projections.Ask{Dataset: scan.Dataset, Partition: scan.Partition, Reach: reach}
 	switch scan.Table {
 	case query.ByIndex:
@@ -117,13 +129,21 @@ func (e *Executor) open(ctx context.Context, scan *query.Scan, reach int64) (*pr
 			ask.Dataset = max(ask.Dataset, s.Dataset)
 		}
 	}
-	s, err := e.Engine.Open(ctx, ask)
+	return ask
+}
+
+// open returns a snapshot of what a scan reads.
+func (e *Executor) open(ctx context.Context, scan *query.Scan, reach int64) (*projections.Snapshot, error) {
+	s, err := e.Engine.Open(ctx, e.ask(scan, reach))
+	return s, asNotHere(err)
+}
+
+// asNotHere returns the error of queries for one of an engine.
+func asNotHere(err error) error {
 	if missing, is := errors.AsType[*projections.NotHereError](err); is {
-		return nil, &query.NotHereError{
-			Partition: missing.Partition, State: missing.State.String(), Progress: missing.Progress,
-		}
+		return &query.NotHereError{Partition: missing.Partition, State: missing.State.String(), Progress: missing.Progress}
 	}
-	return s, err
+	return err
 }
 
 // at says as of which moment a snapshot is.
