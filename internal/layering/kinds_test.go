@@ -26,7 +26,7 @@ var kindFiles = map[string][]string{
 		"sdk/kind.go", "sdk/value.go", "sdk/server_value.go",
 	},
 	"action":     {"entities/kind.go", "entities/host/action.go", "sdk/kind.go", "sdk/action.go", "sdk/server_action.go"},
-	"replicated": {"entities/kind.go"},
+	"replicated": {"entities/kind.go", "crdt/wire/in.go", "crdt/wire/out.go"},
 }
 
 // mostKindFiles is how many files a kind may cost (docs/adr/0021).

@@ -58,7 +58,7 @@ var libraries = map[string]library{
 	"golang.org/x/sys":           {is: "CPU time and disk traffic of a process, for the benchmarks", in: []string{"tests/..."}},
 	"golang.org/x/net":           {is: "HTTP/2 frames: the gateway sniffs connections", in: []string{"gateway", "tests/..."}},
 	"google.golang.org/genproto": {is: "Google's annotations and error details", in: []string{"gateway/...", "entities/discovery", "internal/app/node", "projections/definition", "examples/...", "tests/..."}},
-	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/core", "partitions/peer", "internal/fields", "internal/multiplex", "gateway/...", "internal/app/admin", "internal/app/node", "internal/app/cli", "internal/app/scaffold", "internal/definitions", "projections", "projections/definition", "projections/mapping", "projections/query", "projections/query/remote", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
+	"google.golang.org/protobuf": {is: "protobuf", in: []string{"proto/gen/...", "crdt/wire", "entities/discovery", "entities/host", "entities/record", "partitions", "partitions/core", "partitions/peer", "internal/fields", "internal/multiplex", "gateway/...", "internal/app/admin", "internal/app/node", "internal/app/cli", "internal/app/scaffold", "internal/definitions", "projections", "projections/definition", "projections/mapping", "projections/query", "projections/query/remote", "sdk/...", "examples/...", "tests/..."}, tests: []string{everywhere}},
 	"github.com/bufbuild/protocompile": {
 		is: "proto files at run time", in: []string{"tests/..."},
 		tests: []string{"entities/...", "gateway/...", "internal/layering", "projections/..."},

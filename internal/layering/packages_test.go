@@ -86,6 +86,10 @@ var packages = map[string]row{
 		"broker-adapter":        "the log of the model",
 		"broker-adapter/simlog": "a log that compacts, for the model",
 	}},
+	"crdt/wire": {floor: 1, is: "deltas of Cloudstate's protocol as changes of replicated values, and back", may: edges{
+		"crdt":                      "what is translated",
+		"proto/gen/cloudstate/crdt": "what functions send and get",
+	}},
 
 	"projections/definition": {floor: 1, is: "YAML files become checked definitions: expressions, plans, APIs, differences", may: edges{
 		"entities/discovery":               "a schema is made of what functions serve",

@@ -25,6 +25,7 @@ var pure = map[string][]string{
 
 	"internal/definitions":   {"entity.go", "state.go"},
 	"crdt":                   nil,
+	"crdt/wire":              nil,
 	"projections/definition": nil,
 	"projections/mapping":    nil,
 	"projections/query":      {"filter.go", "predicate.go", "operand.go", "ranges.go", "page.go", "merge.go"},
