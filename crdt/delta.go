@@ -24,12 +24,11 @@ const (
 	ORMap       Type = 8
 )
 
-var typeNames = [...]string{"", "GCounter", "PNCounter", "GSet", "ORSet", "LWWRegister", "Flag", "Vote", "ORMap"}
-
 // String returns the name of the type.
 func (t Type) String() string {
+	names := [...]string{"", "GCounter", "PNCounter", "GSet", "ORSet", "LWWRegister", "Flag", "Vote", "ORMap"}
 	if t.known() {
-		return typeNames[t]
+		return names[t]
 	}
 	return "type " + strconv.Itoa(int(t))
 }

@@ -32,14 +32,13 @@ const (
 	OutOfRange Void = 7
 )
 
-var voidNames = [...]string{
-	"effective", "deleted", "stale", "repeated", "wrong type", "malformed", "id known", "out of range",
-}
-
 // String names the reason.
 func (v Void) String() string {
-	if int(v) < len(voidNames) {
-		return voidNames[v]
+	names := [...]string{
+		"effective", "deleted", "stale", "repeated", "wrong type", "malformed", "id known", "out of range",
+	}
+	if int(v) < len(names) {
+		return names[v]
 	}
 	return fmt.Sprintf("reason %d", v)
 }

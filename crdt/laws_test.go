@@ -50,6 +50,7 @@ func (h *history) change(typ Type, depth int) Change {
 		return Change{Op: OpEnable}
 	case Vote:
 		return Change{Op: OpVote, For: h.r.IntN(2) == 0}
+	case ORMap: // below
 	}
 	if x := h.r.IntN(10); x < 3 || depth == 3 {
 		return Change{Op: []Op{OpRemove, OpRemove, OpClear}[h.r.IntN(3)], Element: h.element()}
@@ -156,10 +157,14 @@ func TestAddWins(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := NewState(testOptions)
-			apply(t, s, 10, &Delta{Version: 1, Type: ORSet, Writer: a,
-				Commands: []Command{{N: 1, Seen: 10, Changes: []Change{add}}}})
-			apply(t, s, 12, &Delta{Version: 1, Type: ORSet, Writer: test.remover,
-				Commands: []Command{{N: 2, Seen: test.seen, Changes: []Change{remove}}}})
+			apply(t, s, 10, &Delta{
+				Version: 1, Type: ORSet, Writer: a,
+				Commands: []Command{{N: 1, Seen: 10, Changes: []Change{add}}},
+			})
+			apply(t, s, 12, &Delta{
+				Version: 1, Type: ORSet, Writer: test.remover,
+				Commands: []Command{{N: 2, Seen: test.seen, Changes: []Change{remove}}},
+			})
 			if got := s.Root().Has(x); got != test.want {
 				t.Errorf("the element is there: %t, want %t", got, test.want)
 			}

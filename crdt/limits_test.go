@@ -21,16 +21,26 @@ func TestLimits(t *testing.T) {
 		limit int
 		want  string
 	}{
-		"nesting": {func(n int) []Change { return []Change{{Op: OpTouch, Path: path(n)}} }, 8,
-			"change 1: nested maps: 9, and the limit is 8; nothing was written: above the limit"},
-		"element": {func(n int) []Change { return []Change{{Op: OpAdd, Element: element(n)}} }, 64 << 10,
-			"change 1: bytes of an element: 65537, and the limit is 65536; nothing was written: above the limit"},
-		"key": {func(n int) []Change { return []Change{{Op: OpTouch, Path: []Step{{Key: element(n), Type: Flag}}}} }, 64 << 10,
-			"change 1: bytes of a key: 65537, and the limit is 65536; nothing was written: above the limit"},
-		"register": {func(n int) []Change { return []Change{{Op: OpSet, Element: element(n)}} }, 512 << 10,
-			"change 1: bytes of a register: 524289, and the limit is 524288; nothing was written: above the limit"},
-		"changes": {func(n int) []Change { return make([]Change, n) }, 10_000,
-			"changes of one command: 10001, and the limit is 10000; nothing was written: above the limit"},
+		"nesting": {
+			func(n int) []Change { return []Change{{Op: OpTouch, Path: path(n)}} }, 8,
+			"change 1: nested maps: 9, and the limit is 8; nothing was written: above the limit",
+		},
+		"element": {
+			func(n int) []Change { return []Change{{Op: OpAdd, Element: element(n)}} }, 64 << 10,
+			"change 1: bytes of an element: 65537, and the limit is 65536; nothing was written: above the limit",
+		},
+		"key": {
+			func(n int) []Change { return []Change{{Op: OpTouch, Path: []Step{{Key: element(n), Type: Flag}}}} }, 64 << 10,
+			"change 1: bytes of a key: 65537, and the limit is 65536; nothing was written: above the limit",
+		},
+		"register": {
+			func(n int) []Change { return []Change{{Op: OpSet, Element: element(n)}} }, 512 << 10,
+			"change 1: bytes of a register: 524289, and the limit is 524288; nothing was written: above the limit",
+		},
+		"changes": {
+			func(n int) []Change { return make([]Change, n) }, 10_000,
+			"changes of one command: 10001, and the limit is 10000; nothing was written: above the limit",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := DefaultLimits().Check(&Command{Changes: test.make(test.limit)}); err != nil {

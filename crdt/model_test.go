@@ -51,8 +51,8 @@ func TestModel(t *testing.T) {
 	}
 	commands := 0
 	for i := range runs {
-		seed := *modelSeed + uint64(i) //nolint:gosec // a count
-		n, err := playModel(seed)
+		seed := *modelSeed + uint64(i)
+		n, err := playModel(t.Context(), seed)
 		if err != nil {
 			t.Fatalf("seed %d, after %d runs: %v", seed, i+1, err)
 		}
@@ -65,6 +65,7 @@ var modelSeed = flag.Uint64("deltas-seed", 1, "first seed of TestModel")
 
 // modelWorld is one run.
 type modelWorld struct {
+	ctx     context.Context //nolint:containedctx // of the test that plays it
 	r       *rand.Rand
 	now     int64
 	log     *simlog.World
@@ -107,14 +108,15 @@ type judged struct {
 	void   Void
 }
 
-func playModel(seed uint64) (commands int, err error) {
+func playModel(ctx context.Context, seed uint64) (commands int, err error) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	w := &modelWorld{
-		r: r, options: testOptions, judged: map[Writer]map[uint64]judged{}, owed: map[Owed]bool{}, taken: map[Owed]int{},
+		ctx: ctx, r: r, options: testOptions, judged: map[Writer]map[uint64]judged{},
+		owed: map[Owed]bool{}, taken: map[Owed]int{},
 	}
 	w.log = simlog.New(simlog.Options{Manual: true})
 	w.watch = w.log.Client("watch")
-	if err := w.watch.Create(context.Background(), broker.TopicSpec{
+	if err := w.watch.Create(w.ctx, broker.TopicSpec{
 		Name: modelTopic.Topic, Partitions: 1, Compacted: true,
 	}); err != nil {
 		return 0, err
@@ -461,7 +463,7 @@ func (p *modelProc) fetch() bool {
 		p.w.fail("read: %v", err)
 		return false
 	}
-	batch, err := reader.Next(context.Background())
+	batch, err := reader.Next(p.w.ctx)
 	if err != nil {
 		p.w.fail("read: %v", err)
 		return false
@@ -591,8 +593,8 @@ func (p *modelProc) snapshot() {
 
 // clean deletes some of what a snapshot covers that was read back.
 func (p *modelProc) clean() {
-	through, any := p.covering.Through()
-	if !any || !p.position.Complete(p.w.now) || len(p.outbox) > 12 {
+	through, ok := p.covering.Through()
+	if !ok || !p.position.Complete(p.w.now) || len(p.outbox) > 12 {
 		return
 	}
 	for o := range p.position.Next() {

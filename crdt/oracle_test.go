@@ -94,6 +94,7 @@ func (o *oracle) change(mark contribution, seen int64, c Change) {
 	}
 	f := fact{path: c.Path, place: PlaceValue, element: c.Element, of: mark}
 	switch c.Op {
+	case OpEnable: // the fact says it all
 	case OpTouch:
 		return
 	case OpRemove, OpClear:

@@ -96,6 +96,8 @@ func (v *node) squash(low int64, apart bool) {
 		v.own = merge(v.own, low, apart, winner)
 	case Flag:
 		v.own = merge(v.own, low, apart, last)
+	case Vote: // of each run of a worker there is one
+	case GSet, ORSet, ORMap: // they have none of their own
 	}
 	v.touches = merge(v.touches, low, false, last)
 	for _, e := range sortedElements(v.elements) {
