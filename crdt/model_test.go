@@ -65,7 +65,7 @@ var modelSeed = flag.Uint64("deltas-seed", 1, "first seed of TestModel")
 
 // modelWorld is one run.
 type modelWorld struct {
-	ctx     context.Context //nolint:containedctx // of the test that plays it
+	ctx     context.Context
 	r       *rand.Rand
 	now     int64
 	log     *simlog.World

@@ -96,7 +96,7 @@ func (c *plainCall) reads(m *discovery.Method) bool {
 }
 
 func (c *plainCall) session(value string, maxAge int) *http.Cookie {
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // Secure: the gateway may be reached without TLS, and the token is no secret
 		Name: sessionCookie(c.server.opts.App), Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true,
 		SameSite: http.SameSiteLaxMode,
 	}

@@ -239,7 +239,7 @@ func (s *Snapshot) Changes(from int64, of Range, most int) (changes []Change, th
 	_, lower := s.dataset.ChangesBefore(from)
 	_, upper := s.dataset.KindRange(KindChange)
 	rows := s.rows.Iterator(lower, upper)
-	at := map[string]int{} // in changes
+	told := map[string]bool{} // keys that are in changes
 	through = s.at.Next
 	for found := rows.First(); found; found = rows.Next() {
 		key, err := ParseKey(rows.Key())
@@ -256,10 +256,8 @@ func (s *Snapshot) Changes(from int64, of Range, most int) (changes []Change, th
 		if !entry.touches {
 			continue
 		}
-		i, known := at[string(entry.key)]
-		if !known {
-			i = len(changes)
-			at[string(entry.key)] = i
+		if !told[string(entry.key)] {
+			told[string(entry.key)] = true
 			changes = append(changes, Change{Key: bytes.Clone(entry.key)})
 		}
 		if len(changes) >= most {

@@ -78,10 +78,15 @@ func testFollowers(t *testing.T, f *fixture) {
 	synctest.Wait()
 	var all []*following
 	for _, of := range []projections.Range{
-		ofCustomer("c0"), ofCustomer("c0"), ofCustomer("c1"), ofCustomer("none"),
+		ofCustomer("c0"),
+		ofCustomer("c0"),
+		ofCustomer("c1"),
+		ofCustomer("none"),
 		{ByIndex: true, Index: 1, Lower: []byte(text("c1")), Upper: []byte(text("c3"))},
-		{ByIndex: true, Index: 1, Lower: []byte(text("c2"))}, {ByIndex: true, Index: 2},
-		{}, {Lower: []byte(text("3")), Upper: []byte(text("6"))},
+		{ByIndex: true, Index: 1, Lower: []byte(text("c2"))},
+		{ByIndex: true, Index: 2},
+		{},
+		{Lower: []byte(text("3")), Upper: []byte(text("6"))},
 	} {
 		n := &following{of: of, from: f.end()}
 		f.follow(n)

@@ -100,7 +100,7 @@ func (p *partition) unreplayed(ctx context.Context, err error) error {
 	feed, ended := errors.AsType[*materializer.FeedError](err)
 	switch {
 	case ctx.Err() != nil:
-		return nil
+		return nil //nolint:nilerr // it has ended with ctx
 	case ended && feed.Reason == materializer.FeedDiverged:
 		return p.startOver(feed)
 	case ended:

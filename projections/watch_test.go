@@ -184,10 +184,12 @@ func TestWatches(t *testing.T) {
 			f.catchUp()
 			q := newQueries(f, view)
 			watchers := []*watcher{
-				{list: "ListByCustomer", request: `customer_id: "c0"`}, {list: "ListByCustomer", request: `customer_id: "c1"`},
+				{list: "ListByCustomer", request: `customer_id: "c0"`},
+				{list: "ListByCustomer", request: `customer_id: "c1"`},
 				{list: "ListByCustomer", request: `customer_id: "c0" filter: "status = OPEN AND total_cents > 30"`},
 				{list: "ListByCustomer", request: `customer_id: "none"`},
-				{list: "ListOpen"}, {list: "ListAll"},
+				{list: "ListOpen"},
+				{list: "ListAll"},
 			}
 			defer func() {
 				for _, w := range watchers {
@@ -292,7 +294,7 @@ func TestWatchesBeginAgain(t *testing.T) {
 		if got := strict.endedWith(); !strings.Contains(got, "(version 1 of the projection was promoted): begin again, without `resume`") {
 			t.Errorf("a client that wants no reset got %s", got)
 		}
-		time.Sleep(2 * time.Second) // of the bubble: resets are spread
+		time.Sleep(2 * time.Second) //nolint:forbidigo // the bubble's time: resets are spread
 		synctest.Wait()
 		if !w.synced || w.resets != 1 || len(w.rows) != 1 || !strings.Contains(w.rows["o1"], `"totalCents":"1000"`) {
 			t.Errorf("after a promotion a client has %v after %d resets", w.rows, w.resets)
@@ -331,7 +333,7 @@ func TestWatchesBeginAgain(t *testing.T) {
 		q.watch(idle)
 		synctest.Wait()
 		last := idle.token
-		time.Sleep(6 * time.Second)
+		time.Sleep(6 * time.Second) //nolint:forbidigo // the bubble's time: a bookmark is due
 		synctest.Wait()
 		if idle.token == last || !idle.synced {
 			t.Error("a client on whose rows nothing happens hears nothing")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 
 	broker "github.com/millrace-io/millrace/broker-adapter"
 )
@@ -133,7 +134,7 @@ func testCompacted(f *fixture) {
 			if ctx.Err() != nil {
 				f.Fatalf("within %v %d superseded records and tombstones have not gone", f.opts.Timeout, left)
 			}
-			c.put(keyed(tick, fmt.Sprint(len(c.written))))
+			c.put(keyed(tick, strconv.Itoa(len(c.written))))
 			f.opts.Compact(f.T, f.log, c.part)
 		}
 	}

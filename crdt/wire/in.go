@@ -97,7 +97,7 @@ func (in *incoming) scalar(told crdt.View, path []crdt.Step, d *pb.CrdtDelta) er
 			return fmt.Errorf("an increment of %d is above %d", n, int64(math.MaxInt64))
 		}
 		if n > 0 {
-			in.add(path, crdt.Change{Op: crdt.OpIncrement, Amount: int64(n)}) //nolint:gosec // checked above
+			in.add(path, crdt.Change{Op: crdt.OpIncrement, Amount: int64(n)})
 		}
 	case *pb.CrdtDelta_Pncounter:
 		if n := d.Pncounter.GetChange(); n != 0 {
@@ -147,7 +147,7 @@ func (in *incoming) register(told crdt.View, path []crdt.Step, d *pb.LWWRegister
 	}
 	_, before, set := told.Register()
 	clock, reverse := crdt.NextClock(
-		crdt.ClockRule(rule), in.now, d.GetCustomClockValue(), before, set) //nolint:gosec // rule is checked above
+		crdt.ClockRule(rule), in.now, d.GetCustomClockValue(), before, set)
 	in.add(path, crdt.Change{Op: crdt.OpSet, Element: element(d.GetValue()), Clock: clock, Reverse: reverse})
 	return nil
 }

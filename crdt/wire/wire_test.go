@@ -50,7 +50,7 @@ func name(a *anypb.Any) string { return a.GetTypeUrl() + "|" + string(a.GetValue
 // take applies what the host tells.
 func (f *function) take(d *pb.CrdtDelta) {
 	f.typ, _ = typeOf(d)
-	f.count += int64(d.GetGcounter().GetIncrement()) + d.GetPncounter().GetChange() //nolint:gosec // small
+	f.count += int64(d.GetGcounter().GetIncrement()) + d.GetPncounter().GetChange()
 	if d.GetOrset().GetCleared() {
 		clear(f.elements)
 	}
@@ -120,6 +120,7 @@ func randomDelta(rng *rand.Rand, t crdt.Type, depth int) *pb.CrdtDelta {
 		return &pb.CrdtDelta{Delta: &pb.CrdtDelta_Flag{Flag: &pb.FlagDelta{Value: true}}}
 	case crdt.Vote:
 		return &pb.CrdtDelta{Delta: &pb.CrdtDelta_Vote{Vote: &pb.VoteDelta{SelfVote: rng.IntN(2) == 0}}}
+	case crdt.ORMap:
 	}
 	d := &pb.ORMapDelta{Cleared: rng.IntN(9) == 0, Removed: words(rng)}
 	for range rng.IntN(3) {
@@ -168,7 +169,7 @@ func follow(t *testing.T, typ crdt.Type, rng *rand.Rand, seed uint64) {
 		sent[i]++
 		voids, err := state.Apply(offset, offset, &crdt.Delta{
 			Version: crdt.FoldVersion, Type: typ, Writer: writer,
-			Commands: []crdt.Command{{N: uint64(sent[i]), Seen: views[i], Changes: changes}}, //nolint:gosec // small
+			Commands: []crdt.Command{{N: uint64(sent[i]), Seen: views[i], Changes: changes}},
 		})
 		if err != nil || voids[0] != crdt.Effective {
 			t.Fatalf("%v, seed %d, offset %d: %v, %v", typ, seed, offset, voids, err)

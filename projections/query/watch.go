@@ -280,8 +280,9 @@ func (w *watch) read(ctx context.Context, i int, out chan<- piece) {
 			return false
 		}
 	}
-	from, err := w.from[i], error(nil)
+	from := w.from[i]
 	if from < 0 {
+		var err error
 		if from, err = w.readRows(ctx, i, hand); err != nil {
 			hand(piece{err: err})
 			return

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -92,7 +93,7 @@ func (s *Session) Unary(ctx context.Context, method string, in, out any, conn *g
 	invoke grpc.UnaryInvoker, options ...grpc.CallOption,
 ) error {
 	var header metadata.MD
-	err := invoke(s.with(ctx), method, in, out, conn, append(options[:len(options):len(options)], grpc.Header(&header))...)
+	err := invoke(s.with(ctx), method, in, out, conn, append(slices.Clip(options), grpc.Header(&header))...)
 	s.answeredBy(header)
 	return err
 }

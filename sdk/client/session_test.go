@@ -109,7 +109,9 @@ func serve(t *testing.T, s *client.Session, a *answers) *grpc.ClientConn {
 		}
 		method, _ := grpc.MethodFromServerStream(stream)
 		if method == "/a.B/Unary" {
-			stream.SetHeader(answer)
+			if err := stream.SetHeader(answer); err != nil {
+				return err
+			}
 		} else {
 			stream.SetTrailer(answer)
 		}
@@ -119,8 +121,14 @@ func serve(t *testing.T, s *client.Session, a *answers) *grpc.ClientConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go server.Serve(listener) // ends with Stop
-	t.Cleanup(server.Stop)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }() // ends with Stop; received below
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
 	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithUnaryInterceptor(s.Unary), grpc.WithStreamInterceptor(s.Stream))
 	if err != nil {

@@ -52,7 +52,7 @@ func eachParkedEntity(ctx context.Context, a adminv1.AdminServiceClient, name, v
 	r := &adminv1.ListParkedEntitiesRequest{Name: name, Version: version}
 	for n := 0; ; {
 		if limit > 0 {
-			r.Limit = int32(min(1000, limit-n)) //nolint:gosec // at most a page
+			r.Limit = int32(min(1000, limit-n))
 		}
 		if last, err = a.ListParkedEntities(ctx, r); err != nil {
 			return last, missing, err

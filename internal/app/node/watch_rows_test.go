@@ -56,7 +56,7 @@ func (s *eventSource) follow(ctx context.Context, address string) {
 	if err != nil {
 		return // it is tried again
 	}
-	defer answer.Body.Close() //nolint:errcheck // only read
+	defer answer.Body.Close()
 	id, name := "", ""
 	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
 		field, value, _ := strings.Cut(lines.Text(), ": ")
