@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,8 @@ func (w *world) watchedOrders(resume string) *projections.View {
 type watcher struct {
 	list, request string
 
+	// mu guards the fields below where nothing else orders what the test and the stream do.
+	mu     sync.Mutex
 	rows   map[string]string
 	token  string
 	synced bool
@@ -94,6 +97,8 @@ func (q *queries) watch(w *watcher) {
 
 // take applies a frame.
 func (w *watcher) take(out *dynamicpb.Message) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	fields := out.Descriptor().Fields()
 	keyOf := func(name string) string {
 		m := out.Get(fields.ByName(protoreflect.Name(name))).Message()
@@ -129,6 +134,13 @@ func (w *watcher) endedWith() string {
 	w.end()
 	w.end = nil
 	return fmt.Sprint(err)
+}
+
+// lastToken is the last one that came.
+func (w *watcher) lastToken() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.token
 }
 
 // leave ends a watch. The map and the token stay.
@@ -302,19 +314,19 @@ func TestWatchesBeginAgain(t *testing.T) {
 		w.leave(t)
 
 		for _, c := range []struct {
-			w      watcher
+			w      *watcher
 			resets int
 			want   string
 		}{
-			{watcher{list: "ListByCustomer", request: `customer_id: "c0"`, token: before}, 1, ""},
-			{watcher{list: "ListByCustomer", request: `customer_id: "c1"`, token: w.token}, 1, ""},
-			{watcher{list: "ListAll", token: w.token}, 1, ""},
-			{watcher{list: "ListByCustomer", request: `customer_id: "c0"`, token: w.token}, 0, ""},
-			{watcher{list: "ListAll", token: "nonsense"}, 0, "the token in `resume` is not valid (it was not issued here, or is damaged)"},
-			{watcher{list: "ListAll", request: "on_gap: ON_GAP_FAIL", token: w.token}, 0, "the token is of a watch with other arguments"},
-			{watcher{list: "ListByCustomer", request: `customer_id: "c0" filter: "customer_name = 'x'"`}, 0, "customer_name"},
+			{&watcher{list: "ListByCustomer", request: `customer_id: "c0"`, token: before}, 1, ""},
+			{&watcher{list: "ListByCustomer", request: `customer_id: "c1"`, token: w.token}, 1, ""},
+			{&watcher{list: "ListAll", token: w.token}, 1, ""},
+			{&watcher{list: "ListByCustomer", request: `customer_id: "c0"`, token: w.token}, 0, ""},
+			{&watcher{list: "ListAll", token: "nonsense"}, 0, "the token in `resume` is not valid (it was not issued here, or is damaged)"},
+			{&watcher{list: "ListAll", request: "on_gap: ON_GAP_FAIL", token: w.token}, 0, "the token is of a watch with other arguments"},
+			{&watcher{list: "ListByCustomer", request: `customer_id: "c0" filter: "customer_name = 'x'"`}, 0, "customer_name"},
 		} {
-			q.watch(&c.w)
+			q.watch(c.w)
 			synctest.Wait()
 			if c.want != "" {
 				if got := c.w.endedWith(); !strings.Contains(got, c.want) {
@@ -332,10 +344,10 @@ func TestWatchesBeginAgain(t *testing.T) {
 		idle := &watcher{list: "ListByCustomer", request: `customer_id: "none"`}
 		q.watch(idle)
 		synctest.Wait()
-		last := idle.token
+		last := idle.lastToken()
 		time.Sleep(6 * time.Second) //nolint:forbidigo // the bubble's time: a bookmark is due
 		synctest.Wait()
-		if idle.token == last || !idle.synced {
+		if idle.lastToken() == last || !idle.synced {
 			t.Error("a client on whose rows nothing happens hears nothing")
 		}
 		q.service.EndWatches()
