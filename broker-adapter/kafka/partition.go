@@ -145,7 +145,7 @@ func (p *partition) complete(a *pending) {
 	case err == nil:
 		c.appends.Add(1)
 		c.records.Add(int64(len(a.records)))
-	case p.failed == nil && !errors.Is(err, broker.ErrTooLarge):
+	case p.failed == nil && !errors.Is(err, broker.ErrTooLarge) && !errors.Is(err, broker.ErrNoKey):
 		p.failed = err
 		fallthrough
 	default:

@@ -2,9 +2,11 @@ package node
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/millrace-io/millrace/projections"
 	adminv1 "github.com/millrace-io/millrace/proto/gen/millrace/admin/v1"
 )
 
@@ -52,6 +54,11 @@ func TestOperatorsChangeRows(t *testing.T) {
 	if _, err := admin.PauseProjection(ctx, &adminv1.PauseProjectionRequest{Name: "counters"}); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the worker to learn of the pause", func() bool {
+		return !slices.ContainsFunc(n.readSide.engine.Status(), func(s projections.Status) bool {
+			return s.State != projections.Paused
+		})
+	})
 	incrementAt(t, n.PublicAddress(), "a")
 	eventually(t, "the row while it is paused", is("20"))
 	if _, err := admin.ResumeProjection(ctx, &adminv1.ResumeProjectionRequest{Name: "counters"}); err != nil {
