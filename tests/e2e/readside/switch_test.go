@@ -134,10 +134,10 @@ func (s *switching) run(switches int, fault func()) {
 		running.Go(func() { s.ask(ctx, uint64(i)) }) // ends with ctx
 	}
 	for s.switches < switches && !s.t.Failed() {
-		disturbing := make(chan struct{})
+		disturbing, disturb := make(chan struct{}), s.switches%2 == 0
 		go func() { // waited for below
 			defer close(disturbing)
-			if s.switches%2 == 0 {
+			if disturb {
 				fault()
 			}
 		}()
@@ -248,7 +248,7 @@ func (s *switching) await(version int) {
 
 // place places orders until ctx ends.
 func (s *switching) place(ctx context.Context) {
-	rng := newRandom(uint64(s.newest), 1<<35)
+	rng := newRandom(1, 1<<35)
 	again := time.NewTicker(placedPause)
 	defer again.Stop()
 	for n := int64(0); ctx.Err() == nil && !s.t.Failed(); n++ {
